@@ -1,0 +1,46 @@
+# make demo and make test do everything on a machine with Python 3.11 and make.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+# Idle OpenMP threads sleep instead of spinning: a busy neighbor costs far less that way.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup demo test lint lab bench clean
+
+help:
+	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
+	@echo "make test   lint, types and all tests"
+	@echo "make lab    open JupyterLab"
+	@echo "make bench  compare training with TRL's, side by side"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course,logs,dev]"
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/qlora-kit demo --output runs/demo
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache

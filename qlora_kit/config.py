@@ -1,0 +1,115 @@
+"""The configuration of a training run, from keywords, the command line or YAML."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import KitError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run; config.yaml in the run folder holds it.
+
+    data: a file of conversations, see `data.read`.   output: the run folder to write.
+    epochs: passes over the data; max_steps, when given, counts instead.
+    batch_size: conversations per optimizer step, in micro-batches of token_budget tokens.
+    rank, alpha: of the adapters on all linear layers; their part is scaled by alpha / rank.
+    schedule: "linear" or "constant", after warmup (a share of the steps).
+    save_steps: steps between checkpoints; None saves none but on Ctrl-C.
+    report_to: "none", "tensorboard" or "trackio". None of them asks for a login.
+    """
+
+    data: str
+    output: str
+    model: str = "smollm2"
+    precision: str = "nf4"
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 8
+    token_budget: int = 768
+    max_length: int = 512
+    learning_rate: float = 2e-3
+    schedule: str = "linear"
+    warmup: float = 0.05
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    weight_decay: float = 0.0
+    beta2: float = 0.98
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    save_steps: int | None = None
+    prompt_field: str | None = None
+    completion_field: str | None = None
+    report_to: str = "none"
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "token_budget", "max_length", "rank", "alpha", "epochs",
+                     "learning_rate"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise KitError(f"{name} must be above 0, not {getattr(self, name)}.")
+        for name in ("max_steps", "save_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise KitError(f"dropout must be from 0 to below 1, not {self.dropout}.")
+
+
+def load_config(file: str | Path, **changes: Any) -> TrainConfig:
+    """Read a TrainConfig from YAML, as a run folder's config.yaml.
+
+    Args:
+        file: the YAML file.
+        changes: fields to set differently; None means unchanged.
+
+    Raises:
+        KitError: not YAML, or fields that are missing, unknown or of a wrong type.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise KitError(f"{file} cannot be read as YAML: {problem}") from problem
+    if not isinstance(values, dict):
+        raise KitError(f"{file} must hold 'name: value' lines.")
+    values.update({name: value for name, value in changes.items() if value is not None})
+    return make_config(values, str(file))
+
+
+def make_config(values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
+    """A TrainConfig from names and values, each checked.
+
+    Args:
+        values: the fields by name.
+        where: named in the errors.
+    """
+    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
+    unknown = sorted(set(values) - set(fields), key=str)
+    if unknown:
+        raise KitError(
+            f"{where}: unknown {', '.join(map(str, unknown))}. Known: {', '.join(fields)}."
+        )
+    missing = [name for name in ("data", "output") if name not in values]
+    if missing:
+        raise KitError(f"{where}: {' and '.join(missing)} missing.")
+    return TrainConfig(**{name: _typed(fields[name], v, where) for name, v in values.items()})
+
+
+def _typed(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
+    wanted = str(field.type if isinstance(field.type, str) else
+                 getattr(field.type, "__name__", field.type))  # fmt: skip
+    if value is None and "None" in wanted:
+        return None
+    kind = next(k for k in (float, int, str) if k.__name__ in wanted)
+    if kind is str and isinstance(value, str):
+        return value
+    try:
+        if isinstance(value, bool) or kind is str or (kind is int and int(value) != float(value)):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError):
+        raise KitError(f"{where}: {field.name} must be {wanted}, not {value!r}.") from None

@@ -1,0 +1,350 @@
+"""Conversations from files: JSONL, JSON, CSV and Parquet, in the forms that people have.
+
+Every bad row is reported, with file, row and reason, before anything is trained.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import KitError
+from .chat import Example, encode
+
+ROLES = ("system", "user", "assistant")
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "user": "user",
+                   "assistant": "assistant", "system": "system"}  # fmt: skip
+_SHOWN = 200  # problems listed in a message; all of them are in DataError.problems
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One training or test conversation; row counts from 1 (in JSONL, the line)."""
+
+    messages: tuple[dict[str, str], ...]
+    row: int
+
+    @property
+    def question(self) -> str:
+        """What the last user turn asks."""
+        return next(m["content"] for m in reversed(self.messages) if m["role"] == "user")
+
+    @property
+    def answer(self) -> str:
+        """The last assistant turn."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why one row cannot be used."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+class DataError(KitError):
+    """Data that cannot be trained on; problems holds every bad row."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()):
+        lines = [message, *(f"  {problem}" for problem in problems[:_SHOWN])]
+        if len(problems) > _SHOWN:
+            lines.append(f"  ... and {len(problems) - _SHOWN} more")
+        super().__init__("\n".join(lines))
+        self.problems = tuple(problems)
+
+
+def bundled_data(name: str) -> Path:
+    """The path of a data set that comes with the kit.
+
+    Args:
+        name: inside data/, for example "support/train.jsonl".
+
+    Raises:
+        KitError: no such data.
+    """
+    here = Path(__file__).parent
+    for home in (here / "bundled", here.parent / "data"):  # installed, or a working copy
+        if (home / name).exists():
+            return home / name
+    raise KitError(f"No bundled data {name!r}; see data/README.md for what there is.")
+
+
+def read(
+    path: str | Path, prompt_field: str | None = None, completion_field: str | None = None
+) -> list[Conversation]:
+    """Read a file of conversations, whatever common form its rows have.
+
+    Rows may be chats ("messages"), ShareGPT ("conversations"), prompt and completion, or
+    Alpaca (instruction, input, output); with the two field names, any two columns.
+
+    Args:
+        path: a .jsonl, .json, .csv, .tsv or .parquet file.
+        prompt_field, completion_field: the columns of question and answer.
+
+    Returns:
+        The conversations, in file order.
+
+    Raises:
+        DataError: unreadable, empty, or with bad rows; it names every one of them.
+    """
+    path = Path(path).expanduser()
+    if bool(prompt_field) != bool(completion_field):
+        raise DataError("Give both --prompt-field and --completion-field, or neither.")
+    problems: list[Problem] = []
+    rows = list(_rows(path, problems))
+    if not rows and not problems:
+        raise DataError(f"{path} is empty: there is nothing to train on.")
+    convert = _converter(path, rows, prompt_field, completion_field)
+    conversations = []
+    for number, row in rows:
+        try:
+            conversations.append(Conversation(tuple(_checked(convert(row))), number))
+        except _BadRowError as bad:
+            problems.append(Problem(path.name, number, str(bad)))
+    if problems:
+        problems.sort(key=lambda problem: problem.row)
+        total = len(conversations) + len(problems)
+        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
+    return conversations
+
+
+class _BadRowError(Exception):
+    pass
+
+
+def _rows(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The raw rows with their numbers; what is not even a row goes to problems."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a .jsonl, .json, .csv, .tsv or .parquet file.")
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(path)
+            return
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as problem:
+        raise DataError(f"There is no file {path}.") from problem
+    except UnicodeDecodeError as problem:
+        raise DataError(
+            f"{path} is not UTF-8 text (byte {problem.start} is not): a binary file, or an old "
+            "encoding. Convert it with 'iconv -t UTF-8'."
+        ) from problem
+    except OSError as problem:
+        raise DataError(f"{path} cannot be read: {problem.strerror}.") from problem
+    if "\0" in text:
+        raise DataError(f"{path} is a binary file, not text.")
+    if suffix in (".csv", ".tsv"):
+        yield from _csv_rows(path, text, problems, "\t" if suffix == ".tsv" else ",")
+    elif suffix == ".json":
+        yield from _json_rows(path, text, problems)
+    else:
+        yield from _jsonl_rows(path, text, problems)
+
+
+def _jsonl_rows(
+    path: Path, text: str, problems: list[Problem]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as problem:
+            where = (
+                f" at column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
+            )
+            problems.append(Problem(path.name, number, f"not valid JSON{where}: {problem}"))
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
+
+
+def _json_rows(
+    path: Path, text: str, problems: list[Problem]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError) as problem:
+        raise DataError(f"{path} is not valid JSON: {problem}") from problem
+    if not isinstance(rows, list):
+        raise DataError(f"{path} must hold a list of rows; for one row a line use .jsonl.")
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
+
+
+def _csv_rows(
+    path: Path, text: str, problems: list[Problem], delimiter: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
+    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+    try:
+        for number, row in enumerate(reader, 1):
+            if None in row or None in row.values():
+                problems.append(Problem(path.name, number, "more or fewer cells than the header"))
+            else:
+                yield number, dict(row)
+    except csv.Error as problem:
+        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {problem}") from problem
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as problem:
+        raise DataError(f"{path} is not a readable Parquet file: {problem}") from problem
+    yield from enumerate(rows, 1)
+
+
+def _converter(
+    path: Path, rows: list[tuple[int, dict[str, Any]]], prompt: str | None, completion: str | None
+) -> Any:
+    """Choose how rows become messages, by the fields that the file has."""
+    fields = list(dict.fromkeys(field for _, row in rows for field in row))
+    if prompt and completion:
+        absent = [field for field in (prompt, completion) if field not in fields]
+        if absent and rows:
+            raise DataError(
+                f"{path} has no field {' or '.join(absent)}; it has {', '.join(fields)}."
+            )
+        return lambda row: _pair(row, prompt, completion)
+    if "messages" in fields:
+        return lambda row: _chat(row, "messages")
+    if "conversations" in fields:
+        return _sharegpt
+    if {"prompt", "completion"} <= set(fields):
+        return lambda row: _pair(row, "prompt", "completion")
+    if {"instruction", "output"} <= set(fields):
+        return _alpaca
+    if not rows:
+        return lambda row: []
+    example = fields if len(fields) == 2 else ["QUESTION", "ANSWER"]
+    raise DataError(
+        f"{path}: cannot tell which fields hold question and answer. "
+        f"Found: {', '.join(fields) or 'none'}. Name them, for example: "
+        f"--prompt-field {example[0]} --completion-field {example[1]}"
+    )
+
+
+def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
+    messages = row.get(field)
+    if isinstance(messages, str):  # a JSON list inside a CSV cell
+        try:
+            messages = json.loads(messages)
+        except ValueError:
+            raise _BadRowError(f"{field!r} is neither a list nor JSON") from None
+    if not isinstance(messages, list) or not messages:
+        raise _BadRowError(f"{field!r} is not a list of turns" if messages else f"no {field!r}")
+    if not all(isinstance(message, dict) for message in messages):
+        raise _BadRowError(f"{field!r} holds a turn that is not an object")
+    return messages
+
+
+def _sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
+    turns = _chat(row, "conversations")
+    return [
+        {"role": _SHAREGPT_ROLES.get(str(turn.get("from", turn.get("role"))),
+                                     turn.get("from", turn.get("role"))),
+         "content": turn.get("value", turn.get("content"))}
+        for turn in turns
+    ]  # fmt: skip
+
+
+def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, Any]]:
+    if isinstance(row.get(prompt), list) and isinstance(row.get(completion), list):
+        return [*_chat(row, prompt), *_chat(row, completion)]
+    for field in (prompt, completion):
+        if not isinstance(row.get(field), str) or not row[field].strip():
+            raise _BadRowError(f"{field!r} is missing or empty")
+    return [{"role": "user", "content": row[prompt]},
+            {"role": "assistant", "content": row[completion]}]  # fmt: skip
+
+
+def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
+    instruction, extra = row.get("instruction"), row.get("input")
+    if not isinstance(instruction, str) or not instruction.strip():
+        raise _BadRowError("'instruction' is missing or empty")
+    question = (
+        f"{instruction}\n\n{extra}" if isinstance(extra, str) and extra.strip() else instruction
+    )
+    return _pair({"instruction": question, "output": row.get("output")}, "instruction", "output")
+
+
+def _checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Roles known and in turn, nobody silent, the assistant last."""
+    previous = None
+    for number, message in enumerate(messages, 1):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise _BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise _BadRowError(f"turn {number} ({role}): content is not text")
+        if role == "system" and number > 1:
+            raise _BadRowError(f"turn {number}: a system turn may only come first")
+        if role != "system" and not content.strip():
+            raise _BadRowError(f"turn {number} ({role}): empty")
+        if role == previous:
+            raise _BadRowError(f"turn {number}: two {role} turns in a row")
+        if role == "assistant" and previous != "user":
+            raise _BadRowError(f"turn {number}: the assistant answers before a user has spoken")
+        previous = role
+    if previous != "assistant":
+        raise _BadRowError("no assistant turn at the end, so there is nothing to learn")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def encode_all(
+    tokenizer: Any, conversations: Sequence[Conversation], max_length: int, file: str
+) -> tuple[list[Example], str]:
+    """Tokenize conversations for training, refusing what could teach nothing.
+
+    Args:
+        tokenizer: with a chat template.
+        conversations: from `read`.
+        max_length: tokens to keep of each.
+        file: named in the errors.
+
+    Returns:
+        (examples, a warning about cut rows or "").
+
+    Raises:
+        DataError: no rows, or rows of whose answers nothing is left to learn.
+    """
+    if not conversations:
+        raise DataError(f"{file} has no conversations to train on.")
+    examples = [encode(tokenizer, row.messages, max_length) for row in conversations]
+    masked = [
+        Problem(file, row.row, f"{example.length} tokens, and the answer begins after {max_length}")
+        for row, example in zip(conversations, examples, strict=True)
+        if not example.learned
+    ]
+    longest = max(example.length for example in examples)
+    if masked:
+        raise DataError(
+            f"{len(masked)} of {len(examples)} rows have nothing left for the loss to see at "
+            f"--max-length {max_length}. Shorten or remove them, or raise it (the longest row has "
+            f"{longest} tokens).",
+            masked,
+        )
+    cut = sum(example.length > max_length for example in examples)
+    warning = (
+        f"{cut} of {len(examples)} rows are longer than --max-length {max_length} and lose their "
+        f"end, with the stop token; the longest has {longest} tokens."
+        if cut
+        else ""
+    )
+    return examples, warning

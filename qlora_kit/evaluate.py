@@ -1,0 +1,259 @@
+"""Base against tuned on the same held-out questions: answers, scores, and what was forgotten."""
+
+import dataclasses
+import re
+import string
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import KitError, stats
+from .chat import encode_prompt, stop_ids
+from .data import Conversation
+from .hardware import Machine, peak_rss_gb
+from .likelihood import ProbeItem, negative_log_likelihood, probe
+from .models import load
+from .qlora import dense_cache
+
+MAX_NEW_TOKENS = 64
+_GENERATION_BATCH = 40
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said; stopped tells whether it ended by itself; tokens without the stop."""
+
+    text: str
+    stopped: bool
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Base and tuned on n questions.
+
+    base, tuned: metric to mean. difference: metric to the paired interval of tuned - base.
+    examples: question, reference, base and tuned answer of each question.
+    """
+
+    n: int
+    base: dict[str, float]
+    tuned: dict[str, float]
+    difference: dict[str, stats.Interval]
+    examples: tuple[dict[str, str], ...]
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    peak_rss_gb: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The scoreboard as it stands in scoreboard.json."""
+        board = dataclasses.asdict(self)
+        board["difference"] = {
+            name: {"mean": d.mean, "ci95": [d.low, d.high]} for name, d in self.difference.items()
+        }
+        board["examples"] = list(self.examples)
+        return board
+
+
+def normalize(text: str) -> list[str]:
+    """Lower case, no punctuation, no articles: the words that token F1 compares.
+
+    Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
+    """
+    plain = "".join(" " if mark in string.punctuation else mark for mark in text.lower())
+    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+
+def token_f1(answer: str, reference: str) -> float:
+    """The harmonic mean of word precision and recall, from 0 to 1.
+
+    Args:
+        answer, reference: two texts.
+    """
+    said, wanted = normalize(answer), normalize(reference)
+    if not said or not wanted:
+        return float(said == wanted)
+    common = sum((Counter(said) & Counter(wanted)).values())
+    return 2 * common / (len(said) + len(wanted))
+
+
+def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, list[float]]:
+    """One score a question for each metric.
+
+    Args:
+        answers: from `generate`.
+        references: the answers wanted, in the same order.
+
+    Returns:
+        token_f1, rouge_l, exact_match and stopped from 0 to 1; length in tokens.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    pairs = list(zip(answers, references, strict=True))
+    return {
+        "token_f1": [token_f1(answer.text, reference) for answer, reference in pairs],
+        "rouge_l": [scorer.score(ref, answer.text)["rougeL"].fmeasure for answer, ref in pairs],
+        "exact_match": [float(normalize(a.text) == normalize(ref)) for a, ref in pairs],
+        "stop_rate": [float(answer.stopped) for answer in answers],
+        "mean_length": [float(answer.tokens) for answer in answers],
+    }
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[dict[str, str]]],
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = _GENERATION_BATCH,
+) -> list[Answer]:
+    """Greedy answers in batches, padded left so that each answer continues its own prompt.
+
+    Prompts of similar length share a batch; the answers come back in the order asked and are
+    equal to those that each prompt gets alone.
+
+    Args:
+        model, tokenizer: from `models.load`, with or without an adapter.
+        prompts: conversations that end with the user's turn.
+        max_new_tokens: where an answer that does not stop is cut.
+        batch_size: prompts at a time.
+    """
+    import torch
+
+    stops = stop_ids(tokenizer, model)
+    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+    answers: dict[int, Answer] = {}
+    for begin in range(0, len(order), batch_size):
+        batch = order[begin : begin + batch_size]
+        width = max(len(encoded[index]) for index in batch)
+        ids = torch.full((len(batch), width), tokenizer.pad_token_id, device=model.device)
+        mask = torch.zeros_like(ids)
+        for line, index in enumerate(batch):
+            ids[line, width - len(encoded[index]) :] = torch.tensor(encoded[index])
+            mask[line, width - len(encoded[index]) :] = 1
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
+                temperature=None, top_p=None, top_k=None, use_cache=True,
+                eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id,
+            )  # fmt: skip
+        for line, index in enumerate(batch):
+            answers[index] = _answer(tokenizer, output[line, width:].tolist(), stops)
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _answer(tokenizer: Any, tokens: list[int], stops: set[int]) -> Answer:
+    end = next((i for i, token in enumerate(tokens) if token in stops), None)
+    said = tokens[:end]
+    text = tokenizer.decode(said, skip_special_tokens=True).strip()
+    return Answer(text, end is not None, len(said))
+
+
+def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]:
+    """Load a run's base model with its adapter on.
+
+    Args:
+        run: the run folder.
+        machine: defaults to this one.
+
+    Returns:
+        (PEFT model in eval mode, tokenizer).
+
+    Raises:
+        KitError: not a run folder, or an adapter that does not fit.
+    """
+    from peft import PeftModel
+
+    from .config import load_config
+
+    folder = Path(run).expanduser()
+    for name in ("config.yaml", "adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).exists():
+            raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
+    config = load_config(folder / "config.yaml")
+    model, tokenizer = load(config.model, config.precision, machine)
+    try:
+        model = PeftModel.from_pretrained(model, folder)
+    except Exception as problem:
+        raise KitError(f"The adapter in {folder} cannot be loaded: {problem}") from problem
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def ready(model: Any) -> Iterator[Any]:
+    """Inside, a 4-bit model on a CPU answers from dequantized weights, several times faster.
+
+    Args:
+        model: from `load_run` or `models.load`.
+    """
+    import torch
+
+    fast = model.device.type == "cpu"
+    with dense_cache(model, torch.float32) if fast else nullcontext():
+        yield model
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    probe_items: Sequence[ProbeItem] = (),
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    report: Any = None,
+) -> Scoreboard:
+    """Score the base and the tuned model on the same held-out conversations.
+
+    Args:
+        model, tokenizer: from `load_run`.
+        conversations: questions with reference answers.
+        probe_items: general knowledge, to measure forgetting; none leaves it out.
+        max_new_tokens: where an answer that does not stop is cut.
+        report: called with a line of text before each stage.
+    """
+    began = time.perf_counter()
+    say = report or (lambda line: None)
+    answers, scores = {}, {}
+    with ready(model):
+        for side, switched in (("base", model.disable_adapter()), ("tuned", nullcontext())):
+            with switched:
+                say(f"{side}: answering {len(conversations)} questions")
+                prompts = [row.messages[:-1] for row in conversations]
+                answers[side] = generate(model, tokenizer, prompts, max_new_tokens)
+                table = score_answers(answers[side], [row.answer for row in conversations])
+                say(f"{side}: scoring")
+                table["nll"] = negative_log_likelihood(
+                    model, tokenizer, [row.messages for row in conversations]
+                )
+                if probe_items:
+                    right, surprise = probe(model, tokenizer, probe_items)
+                    table["probe_accuracy"], table["probe_nll"] = right, surprise
+                scores[side] = table
+    return _scoreboard(conversations, answers, scores, time.perf_counter() - began)
+
+
+def _scoreboard(
+    conversations: Sequence[Conversation],
+    answers: dict[str, list[Answer]],
+    scores: dict[str, dict[str, list[float]]],
+    seconds: float,
+) -> Scoreboard:
+    base, tuned = scores["base"], scores["tuned"]
+    generated = sum(answer.tokens for side in answers.values() for answer in side)
+    return Scoreboard(
+        n=len(conversations),
+        base={name: stats.mean(values) for name, values in base.items()},
+        tuned={name: stats.mean(values) for name, values in tuned.items()},
+        difference={name: stats.paired_bootstrap(base[name], tuned[name]) for name in base},
+        examples=tuple(
+            {"question": row.question, "reference": row.answer, "base": b.text, "tuned": t.text}
+            for row, b, t in zip(conversations, answers["base"], answers["tuned"], strict=True)
+        ),
+        seconds=seconds,
+        tokens_per_second=generated / seconds,
+        peak_rss_gb=peak_rss_gb(),
+    )

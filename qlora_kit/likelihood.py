@@ -1,0 +1,112 @@
+"""What a model finds likely: held-out answers, and general knowledge that it may have forgotten."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .chat import IGNORED, encode
+from .data import DataError
+
+_SCORING_TOKENS = 2048  # padded tokens a batch may hold
+
+
+@dataclass(frozen=True)
+class ProbeItem:
+    """A general-knowledge question with choices; answer is the right one's index."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+def negative_log_likelihood(
+    model: Any, tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]]
+) -> list[float]:
+    """How surprised a model is by each conversation's answers: nats a token, stop included.
+
+    Args:
+        model, tokenizer: from `models.load`, with or without an adapter.
+        conversations: messages each, the assistant's last.
+
+    Returns:
+        The mean over a conversation's labeled tokens, one number a conversation.
+    """
+    examples = [encode(tokenizer, messages) for messages in conversations]
+    sums = _label_scores(model, tokenizer, examples)
+    return [-total / example.learned for total, example in zip(sums, examples, strict=True)]
+
+
+def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:
+    """The summed log-probability of each example's labeled tokens, in nats."""
+    import torch
+
+    from .trainer import MicroBatchCollator, logits_only_where
+
+    collate = MicroBatchCollator(tokenizer.pad_token_id, _SCORING_TOKENS)
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids), reverse=True)
+    rows = [{"input_ids": examples[i].input_ids, "labels": examples[i].labels} for i in order]
+    scores: list[float] = []
+    with torch.inference_mode():
+        for batch in collate(rows)["micro_batches"]:
+            targets = batch["labels"][:, 1:].to(model.device)
+            keep = torch.nn.functional.pad(targets != IGNORED, (0, 1))
+            with logits_only_where(model, keep):
+                output = model(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+            chosen = -torch.nn.functional.cross_entropy(
+                output.logits.float(), targets[targets != IGNORED], reduction="none"
+            )
+            lines = keep.nonzero()[:, 0]
+            sums = torch.zeros(len(targets), device=model.device).index_add_(0, lines, chosen)
+            scores += sums.tolist()
+    back = dict(zip(order, scores, strict=True))
+    return [back[index] for index in range(len(examples))]
+
+
+def probe(
+    model: Any, tokenizer: Any, items: Sequence[ProbeItem]
+) -> tuple[list[float], list[float]]:
+    """General knowledge by likelihood: which choice does the model find most likely?
+
+    Args:
+        model, tokenizer: from `models.load`, with or without an adapter.
+        items: from `read_probe`.
+
+    Returns:
+        (1 or 0 for each item's choice being right, nats a token of each right answer).
+    """
+    examples = [
+        encode(tokenizer, [{"role": "user", "content": item.question},
+                           {"role": "assistant", "content": choice}])
+        for item in items for choice in item.choices
+    ]  # fmt: skip
+    sums = iter(
+        total / example.learned
+        for total, example in zip(_label_scores(model, tokenizer, examples), examples, strict=True)
+    )
+    right, surprise = [], []
+    for item in items:
+        likelihoods = [next(sums) for _ in item.choices]
+        right.append(
+            float(max(range(len(likelihoods)), key=likelihoods.__getitem__) == item.answer)
+        )
+        surprise.append(-likelihoods[item.answer])
+    return right, surprise
+
+
+def read_probe(path: Path) -> list[ProbeItem]:
+    """Read a probe: JSONL rows with question, choices and the right one's index.
+
+    Args:
+        path: the file.
+    """
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            items.append(ProbeItem(row["question"], tuple(row["choices"]), row["answer"]))
+            items[-1].choices[items[-1].answer]
+        except (ValueError, KeyError, IndexError, TypeError) as problem:
+            raise DataError(f"{path}, row {number}: not a probe item ({problem!r}).") from problem
+    return items

@@ -1,0 +1,186 @@
+"""A model name becomes local weights, and local weights become a loaded model.
+
+A name is one of four things: a bundled model ("smollm2"), a Hub id ("org/name"), a local
+folder with safetensors, or a GGUF file. No remote code is ever run, and no pickle is ever read.
+"""
+
+import difflib
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import KitError
+from .fetch import BUNDLED, bundled_folder, gguf_folder, quiet
+from .hardware import Machine, detect
+
+PRECISIONS = ("nf4", "fp4", "int8", "16bit", "32bit")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model's weights are. source: "bundled", "hub", "folder" or "gguf".
+
+    location is what `from_pretrained` takes: a folder, or the Hub id itself.
+    """
+
+    name: str
+    source: str
+    location: str
+
+
+def resolve(name: str) -> ModelRef:
+    """Find the weights behind a model name, fetching or converting them when needed.
+
+    Args:
+        name: a bundled name, a Hub id, a folder or a GGUF file.
+
+    Returns:
+        A reference whose location transformers can load (a Hub id is downloaded by it).
+
+    Raises:
+        KitError: unknown name, unsafe or missing weights, no network, wrong hash, full disk.
+    """
+    path = Path(name).expanduser()
+    if name in BUNDLED:
+        return ModelRef(name, "bundled", str(bundled_folder(BUNDLED[name])))
+    if path.is_dir():
+        _require_safetensors(path)
+        return ModelRef(name, "folder", str(path.resolve()))
+    if path.suffix == ".gguf" or path.is_file():
+        return ModelRef(name, "gguf", str(gguf_folder(path)))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return ModelRef(name, "hub", name)
+    close = difflib.get_close_matches(name, BUNDLED, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise KitError(
+        f"There is no model {name!r}.{hint} A model is a bundled name ({', '.join(BUNDLED)}), "
+        "a Hub id such as HuggingFaceTB/SmolLM2-360M-Instruct, a folder with safetensors, "
+        "or a .gguf file."
+    )
+
+
+def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> tuple[Any, Any]:
+    """Load a model and its tokenizer with the right dtypes for this machine.
+
+    On a CPU everything but the quantized products stays in fp32: a 16-bit sum drops the
+    small steps that an adapter takes. On a GPU the model runs in its compute dtype.
+
+    Args:
+        name: see `resolve`.
+        precision: "nf4" or "fp4" (4 bits, double quantization), "int8", "16bit" or "32bit".
+        machine: defaults to this one.
+
+    Returns:
+        (model, tokenizer); the model is in eval mode, on the machine's device.
+
+    Raises:
+        KitError: a precision or model that is not there, or weights that cannot be read.
+    """
+    if precision not in PRECISIONS:
+        raise KitError(f"No precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    machine = machine or detect()
+    ref = resolve(name)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    compute = getattr(torch, machine.compute_dtype)
+    sixteen = compute if compute != torch.float32 else torch.bfloat16
+    if precision == "32bit" or (machine.device == "cpu" and precision != "16bit"):
+        dtype = torch.float32
+    else:
+        dtype = sixteen
+    arguments = {
+        "dtype": dtype,
+        "quantization_config": _quantization(precision, compute),
+        "device_map": {"": machine.device},
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
+    with _explained(ref):
+        tokenizer = AutoTokenizer.from_pretrained(ref.location, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    _keep_packing(model)
+    return model.eval(), tokenizer
+
+
+def _quantization(precision: str, compute: Any) -> Any:
+    """transformers still defaults to FP4, fp32 compute and no double quantization."""
+    from transformers import BitsAndBytesConfig
+
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if precision in ("nf4", "fp4"):
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=precision,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+    return None
+
+
+def _keep_packing(model: Any) -> None:
+    """On AVX512-BF16, bitsandbytes' eval() repacks weights and train() does not undo it."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def free(*holders: dict[str, Any]) -> None:
+    """Give a model's memory back: drop what the dicts hold, collect, empty the GPU's cache.
+
+    Args:
+        holders: dicts that own models, trainers or tensors, for example `globals()` subsets.
+    """
+    import torch
+
+    for holder in holders:
+        holder.clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _require_safetensors(folder: Path) -> None:
+    try:
+        names = os.listdir(folder)
+    except PermissionError as problem:
+        raise KitError(f"The folder {folder} cannot be read: {problem.strerror}.") from problem
+    if "config.json" not in names:
+        raise KitError(f"{folder} holds no model: there is no config.json in it.")
+    if any(name.endswith(".safetensors") for name in names):
+        return
+    if any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        raise KitError(
+            f"{folder} has its weights only as pickle files, which can run code when read. "
+            "Save the model again as safetensors (save_pretrained does)."
+        )
+    raise KitError(f"{folder} has a config.json but no .safetensors weights.")
+
+
+@contextmanager
+def _explained(ref: ModelRef) -> Iterator[None]:
+    """Turn what transformers raises into one sentence with the way out."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as problem:
+        said = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+        if "trust_remote_code" in str(problem):
+            way_out = "It needs code of its own, which qlora-kit never runs: choose another model."
+        elif ref.source == "hub":
+            way_out = (
+                "Check the spelling and the network; for a gated model log in first with "
+                "'hf auth login'. Offline, give a local folder or a .gguf file, or use 'smollm2'."
+            )
+        else:
+            way_out = f"Check the files in {ref.location}."
+        raise KitError(f"The model {ref.name!r} cannot be loaded: {said} {way_out}") from problem

@@ -1,0 +1,245 @@
+"""TRL's trainer, taught three things: token-budget micro-batches, logits only where there is
+loss, and to stop in good order when the loss diverges or someone presses Ctrl-C.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from trl import SFTTrainer
+
+from . import KitError, checkpoint
+from .chat import IGNORED
+
+_EXPLODED = 3.0  # times the first losses' mean
+_WINDOW = 8  # losses averaged when judging divergence
+
+
+class DivergedError(KitError):
+    """The loss became NaN, infinite, or several times what it began with."""
+
+
+class MicroBatchCollator:
+    """One optimizer step's rows, sorted by length and cut where a token budget is reached.
+
+    Sorting inside a step leaves the gradient as it is and nearly ends padding; the budget
+    bounds the memory, whatever the rows' lengths.
+
+    Args:
+        pad_id: the token to pad with (masked, so any will do).
+        token_budget: padded tokens a micro-batch may hold; a longer row goes alone.
+    """
+
+    def __init__(self, pad_id: int, token_budget: int):
+        self.pad_id, self.token_budget = pad_id, token_budget
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
+        groups: list[list[dict[str, list[int]]]] = []
+        for row in rows:
+            longest = len(groups[-1][0]["input_ids"]) if groups else 0
+            if groups and (len(groups[-1]) + 1) * longest <= self.token_budget:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
+        return {
+            "micro_batches": [self._pad(group) for group in groups],
+            "tokens": sum(len(row["input_ids"]) for row in rows),
+            "learned": sum(label != IGNORED for row in rows for label in row["labels"][1:]),
+        }
+
+    def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        width = len(rows[0]["input_ids"])
+        batch = {
+            "input_ids": torch.full((len(rows), width), self.pad_id),
+            "labels": torch.full((len(rows), width), IGNORED),
+        }
+        for index, row in enumerate(rows):
+            length = len(row["input_ids"])
+            batch["input_ids"][index, :length] = torch.tensor(row["input_ids"])
+            batch["labels"][index, :length] = torch.tensor(row["labels"])
+        return batch
+
+
+@contextmanager
+def logits_only_where(model: Any, keep: torch.Tensor) -> Iterator[None]:
+    """Inside, the model's head projects only the positions in `keep`: logits are (n, vocab).
+
+    With a vocabulary of 49,152 the logits are most of a small model's memory, and the prompt's
+    are never looked at.
+
+    Args:
+        model: a causal language model, with or without adapters.
+        keep: (batch, sequence), bool.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The summed negative log-likelihood of the labeled tokens, in nats.
+
+    Equal to cross entropy over all logits with the other labels ignored.
+
+    Args:
+        model: a causal language model.
+        batch: input_ids and labels, each (batch, sequence), padded right: no token looks ahead,
+            so none sees the padding and no attention mask is needed.
+    """
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    keep = targets != IGNORED
+    with logits_only_where(model, keep):
+        output = model(input_ids=batch["input_ids"], use_cache=False)
+    logits = output.logits.float()
+    return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
+
+
+class KitTrainer(SFTTrainer):
+    """SFTTrainer whose step is a list of micro-batches from `MicroBatchCollator`.
+
+    run_folder gets metrics.jsonl as it trains, and checkpoints/. The weights with which the
+    loss was last finite are kept in memory and come back when it diverges.
+    """
+
+    def __init__(self, *args: Any, run_folder: Path, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.run_folder = run_folder
+        self.losses: list[float] = []
+        self.tokens = 0
+        self._good: dict[str, torch.Tensor] = {}
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Forward and backward over the micro-batches; the loss is the mean over all tokens."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        total = 0.0
+        for batch in inputs["micro_batches"]:
+            with self.compute_loss_context_manager():
+                loss = completion_loss(model, batch) / inputs["learned"]
+            self.accelerator.backward(loss)
+            total += loss.item()
+        self.tokens += inputs["tokens"]
+        self._judge(total)
+        return torch.tensor(total, device=self.args.device)
+
+    def _judge(self, loss: float) -> None:
+        self.losses.append(loss)
+        first = sum(self.losses[:_WINDOW]) / len(self.losses[:_WINDOW])
+        recent = sum(self.losses[-_WINDOW:]) / len(self.losses[-_WINDOW:])
+        finite = torch.isfinite(torch.tensor(loss)).item()
+        if finite and (len(self.losses) <= _WINDOW or recent < _EXPLODED * first):
+            if loss < _EXPLODED * first:
+                self._good = {name: p.detach().clone() for name, p in self._trainable()}
+            return
+        with torch.no_grad():
+            for name, parameter in self._trainable():
+                if name in self._good:
+                    parameter.copy_(self._good[name])
+        became = "is no longer a number" if not finite else f"grew from {first:.2f} to {recent:.2f}"
+        raise DivergedError(
+            f"Stopped at step {self.state.global_step + 1}: the loss {became}. Try a third of the "
+            f"learning rate (--learning-rate {self.args.learning_rate / 3:.1g}), or --precision "
+            "32bit to rule out the number format."
+        )
+
+    def _trainable(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The Trainer writes straight into its folder, state last; here it is all or nothing."""
+        step, home = self.state.global_step, self.args.output_dir
+
+        def write(scratch: Path) -> None:
+            self.args.output_dir = str(scratch)
+            try:
+                super(SFTTrainer, self)._save_checkpoint(model, trial)
+            finally:
+                self.args.output_dir = home
+            written = scratch / f"checkpoint-{step}"
+            for path in written.iterdir():
+                path.rename(scratch / path.name)
+            written.rmdir()
+
+        checkpoint.save(Path(home), step, write)
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar with loss, tokens a second and time left; and one line a step in metrics.jsonl."""
+
+    def __init__(self, trainer_of: Any, file: Path, show: bool):
+        self.trainer_of, self.file, self.show = trainer_of, file, show
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        import sys
+
+        from tqdm.auto import tqdm
+
+        self.started = time.perf_counter()
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="training", unit="step",
+            disable=not self.show, mininterval=0.2 if sys.stderr.isatty() else 15,
+            dynamic_ncols=True,
+        )  # fmt: skip
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        trainer = self.trainer_of()
+        seconds = time.perf_counter() - self.started
+        line = {
+            "step": state.global_step,
+            "loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "tokens": trainer.tokens,
+            "seconds": round(seconds, 3),
+        }
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        self.bar.set_postfix(
+            {"loss": f"{logs['loss']:.3f}", "tok/s": f"{trainer.tokens / seconds:.0f}"},
+            refresh=False,
+        )
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+class InterruptCallback(TrainerCallback):
+    """The first Ctrl-C finishes the step and saves; the second one is the usual."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._previous)
+        print("\nStopping after this step ...", flush=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
