@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-# Idle OpenMP threads sleep instead of spinning: a busy neighbor costs far less that way.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Idle OpenMP threads spin shortly, then sleep: a busy neighbor costs far less that way.
+export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help setup demo test lint lab bench clean

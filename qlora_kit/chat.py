@@ -65,7 +65,12 @@ def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
     return {token for token in ids if token is not None}
 
 
-def encode(tokenizer: Any, messages: Messages, max_length: int | None = None) -> Example:
+def encode(
+    tokenizer: Any,
+    messages: Messages,
+    max_length: int | None = None,
+    stops: set[int] | None = None,
+) -> Example:
     """Tokenize a conversation and mark what the loss sees.
 
     Each assistant turn is found by rendering the conversation up to it, with and without the
@@ -76,6 +81,7 @@ def encode(tokenizer: Any, messages: Messages, max_length: int | None = None) ->
         tokenizer: a fast tokenizer with a chat template.
         messages: the last one is the assistant's.
         max_length: tokens to keep, from the start.
+        stops: the ids that end a turn, from `stop_ids`; None takes the tokenizer's own.
 
     Returns:
         The example, cut to max_length.
@@ -92,7 +98,7 @@ def encode(tokenizer: Any, messages: Messages, max_length: int | None = None) ->
             continue
         start, end = _turn_span(tokenizer, messages, index, text)
         inside = [i for i, (first, last) in enumerate(offsets) if first >= start and last <= end]
-        if not inside or ids[inside[-1]] not in stop_ids(tokenizer):
+        if not inside or ids[inside[-1]] not in (stops or stop_ids(tokenizer)):
             closing = tokenizer.decode(ids[inside[-1] : inside[-1] + 1]) if inside else ""
             raise KitError(
                 f"The chat template closes the assistant's turn with {closing!r}, not with the "

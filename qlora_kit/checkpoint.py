@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from . import KitError
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -45,10 +47,11 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
             shutil.rmtree(final)
         scratch.rename(final)
         _flush(folder)
-    except OSError as problem:
+    except (OSError, RuntimeError, SafetensorError) as problem:  # torch's and safetensors' own
         shutil.rmtree(scratch, ignore_errors=True)
+        reason = getattr(problem, "strerror", None) or problem
         raise KitError(
-            f"Checkpoint {step} could not be saved in {folder}: {problem.strerror or problem}. "
+            f"Checkpoint {step} could not be saved in {folder}: {reason}. "
             "Earlier ones are untouched: make room and run the same command with --resume."
         ) from problem
     for old in complete(folder)[:-keep]:

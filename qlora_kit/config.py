@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError
+from .models import PRECISIONS
+
+_CHOICES = {
+    "precision": PRECISIONS,
+    "schedule": ("linear", "constant"),
+    "report_to": ("none", "tensorboard", "trackio"),
+    "compute_dtype": (None, "float32", "bfloat16", "float16"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class TrainConfig:
     epochs: float = 3.0
     max_steps: int | None = None
     batch_size: int = 8
-    token_budget: int = 768
+    token_budget: int = 512
     max_length: int = 512
     learning_rate: float = 2e-3
     schedule: str = "linear"
@@ -49,11 +57,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "token_budget", "max_length", "rank", "alpha", "epochs",
                      "learning_rate"):  # fmt: skip
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < float("inf"):  # also refuses NaN
                 raise KitError(f"{name} must be above 0, not {getattr(self, name)}.")
         for name in ("max_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                named = ", ".join(str(choice) for choice in known if choice)
+                raise KitError(f"{name} must be one of {named}, not {getattr(self, name)!r}.")
         if not 0 <= self.dropout < 1:
             raise KitError(f"dropout must be from 0 to below 1, not {self.dropout}.")
 
@@ -111,5 +123,5 @@ def _typed(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
         if isinstance(value, bool) or kind is str or (kind is int and int(value) != float(value)):
             raise ValueError
         return kind(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise KitError(f"{where}: {field.name} must be {wanted}, not {value!r}.") from None

@@ -4,6 +4,7 @@ Every bad row is reported, with file, row and reason, before anything is trained
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, 
             "encoding. Convert it with 'iconv -t UTF-8'."
         ) from problem
     except OSError as problem:
-        raise DataError(f"{path} cannot be read: {problem.strerror}.") from problem
+        raise DataError(f"{path} cannot be read: {problem.strerror or problem}.") from problem
     if "\0" in text:
         raise DataError(f"{path} is a binary file, not text.")
     if suffix in (".csv", ".tsv"):
@@ -188,7 +189,7 @@ def _csv_rows(
     path: Path, text: str, problems: list[Problem], delimiter: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
@@ -268,8 +269,10 @@ def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, A
     if isinstance(row.get(prompt), list) and isinstance(row.get(completion), list):
         return [*_chat(row, prompt), *_chat(row, completion)]
     for field in (prompt, completion):
-        if not isinstance(row.get(field), str) or not row[field].strip():
+        if row.get(field) is None or row[field] == "":
             raise _BadRowError(f"{field!r} is missing or empty")
+        if not isinstance(row[field], str):
+            raise _BadRowError(f"{field!r} is not text")
     return [{"role": "user", "content": row[prompt]},
             {"role": "assistant", "content": row[completion]}]  # fmt: skip
 
@@ -293,6 +296,8 @@ def _checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
             raise _BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise _BadRowError(f"turn {number} ({role}): content is not text")
+        if any("\ud800" <= mark <= "\udfff" for mark in content):
+            raise _BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
             raise _BadRowError(f"turn {number}: a system turn may only come first")
         if role != "system" and not content.strip():
@@ -308,7 +313,11 @@ def _checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def encode_all(
-    tokenizer: Any, conversations: Sequence[Conversation], max_length: int, file: str
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    max_length: int,
+    file: str,
+    stops: set[int] | None = None,
 ) -> tuple[list[Example], str]:
     """Tokenize conversations for training, refusing what could teach nothing.
 
@@ -317,6 +326,7 @@ def encode_all(
         conversations: from `read`.
         max_length: tokens to keep of each.
         file: named in the errors.
+        stops: see `chat.encode`.
 
     Returns:
         (examples, a warning about cut rows or "").
@@ -326,7 +336,7 @@ def encode_all(
     """
     if not conversations:
         raise DataError(f"{file} has no conversations to train on.")
-    examples = [encode(tokenizer, row.messages, max_length) for row in conversations]
+    examples = [encode(tokenizer, row.messages, max_length, stops) for row in conversations]
     masked = [
         Problem(file, row.row, f"{example.length} tokens, and the answer begins after {max_length}")
         for row, example in zip(conversations, examples, strict=True)

@@ -1,13 +1,13 @@
 """`make demo`: fine-tune the bundled model on the bundled support data, and show that it worked."""
 
 import dataclasses
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig
+from . import KitError
+from .config import TrainConfig, load_config
 from .data import bundled_data, read
 from .evaluate import Scoreboard, evaluate, load_run
 from .likelihood import read_probe
@@ -27,9 +27,14 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
         tokens_per_second is training's.
     """
     began = time.perf_counter()
-    if (output / "scoreboard.json").exists() or (output / "config.yaml").exists():
-        shutil.rmtree(output)
-    config = TrainConfig(data=str(bundled_data("support/train.jsonl")), output=str(output))
+    config = TrainConfig(
+        data=str(bundled_data("support/train.jsonl")),
+        output=str(output),
+        epochs=1.75,
+        rank=32,
+        alpha=64,
+    )
+    _clear(output, config.data)
     rows = read(config.data)
     console.print(
         f"[bold]1. Fine-tuning {config.model}[/bold] in {config.precision.upper()} on {len(rows)} "
@@ -63,10 +68,10 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     return run, board
 
 
-def summary(board: Scoreboard) -> str:
-    """The scoreboard as JSON on one line, for scripts.
-
-    Args:
-        board: from `demo`.
-    """
-    return json.dumps(board.as_json(), ensure_ascii=False)
+def _clear(output: Path, data: str) -> None:
+    """Remove an earlier demo, and nothing but one."""
+    if not (output / "config.yaml").exists():
+        return
+    if load_config(output / "config.yaml").data != data:
+        raise KitError(f"{output} holds another run; choose another --output.")
+    shutil.rmtree(output)

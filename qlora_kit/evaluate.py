@@ -14,10 +14,10 @@ from typing import Any
 from . import KitError, stats
 from .chat import encode_prompt, stop_ids
 from .data import Conversation
-from .hardware import Machine, peak_rss_gb
+from .hardware import Machine, detect, peak_rss_gb
 from .likelihood import ProbeItem, negative_log_likelihood, probe
 from .models import load
-from .qlora import dense_cache
+from .qlora import cached_when_it_fits
 
 MAX_NEW_TOKENS = 64
 _GENERATION_BATCH = 40
@@ -188,13 +188,12 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
 def ready(model: Any) -> Iterator[Any]:
     """Inside, a 4-bit model on a CPU answers from dequantized weights, several times faster.
 
+    In fp32 on every CPU, so that the answers do not depend on which one it is.
+
     Args:
         model: from `load_run` or `models.load`.
     """
-    import torch
-
-    fast = model.device.type == "cpu"
-    with dense_cache(model, torch.float32) if fast else nullcontext():
+    with cached_when_it_fits(model, detect(), "float32"):
         yield model
 
 

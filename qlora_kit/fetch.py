@@ -219,9 +219,9 @@ def _convert(gguf: Path, target: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent), dtype=torch.float32, quantization_config=unpacked, **where
             )
-        except OSError:
-            raise
         except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno:  # the disk, not the file
+                raise
             raise KitError(
                 f"{gguf} cannot be converted: {problem}. Llama, Mistral and Qwen GGUF files can; "
                 "for others use the model's safetensors."

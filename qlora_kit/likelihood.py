@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .chat import IGNORED, encode
+from .chat import IGNORED, encode, stop_ids
 from .data import DataError
 
 _SCORING_TOKENS = 2048  # padded tokens a batch may hold
@@ -33,7 +33,8 @@ def negative_log_likelihood(
     Returns:
         The mean over a conversation's labeled tokens, one number a conversation.
     """
-    examples = [encode(tokenizer, messages) for messages in conversations]
+    stops = stop_ids(tokenizer, model)
+    examples = [encode(tokenizer, messages, stops=stops) for messages in conversations]
     sums = _label_scores(model, tokenizer, examples)
     return [-total / example.learned for total, example in zip(sums, examples, strict=True)]
 
@@ -76,11 +77,13 @@ def probe(
     Returns:
         (1 or 0 for each item's choice being right, nats a token of each right answer).
     """
-    examples = [
-        encode(tokenizer, [{"role": "user", "content": item.question},
-                           {"role": "assistant", "content": choice}])
-        for item in items for choice in item.choices
-    ]  # fmt: skip
+    stops = stop_ids(tokenizer, model)
+    talks = [
+        [{"role": "user", "content": item.question}, {"role": "assistant", "content": choice}]
+        for item in items
+        for choice in item.choices
+    ]
+    examples = [encode(tokenizer, talk, stops=stops) for talk in talks]
     sums = iter(
         total / example.learned
         for total, example in zip(_label_scores(model, tokenizer, examples), examples, strict=True)

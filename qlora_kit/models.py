@@ -89,10 +89,8 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
 
     compute = getattr(torch, machine.compute_dtype)
     sixteen = compute if compute != torch.float32 else torch.bfloat16
-    if precision == "32bit" or (machine.device == "cpu" and precision != "16bit"):
-        dtype = torch.float32
-    else:
-        dtype = sixteen
+    whole = machine.device == "cpu" or compute == torch.float32
+    dtype = torch.float32 if precision == "32bit" or (whole and precision != "16bit") else sixteen
     arguments = {
         "dtype": dtype,
         "quantization_config": _quantization(precision, compute),

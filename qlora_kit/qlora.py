@@ -14,6 +14,10 @@ from typing import Any
 
 import torch
 
+from .hardware import Machine, main_memory
+
+RESERVE_BYTES = 1_500_000_000  # left for activations when the dequantized weights are cached
+
 
 class AdaptedLinear(torch.autograd.Function):
     """y = x W^T + scale (x A^T) B^T with W frozen, saving x once and no output.
@@ -119,6 +123,25 @@ def dense_cache(model: torch.nn.Module, dtype: torch.dtype) -> Iterator[int]:
         for module in patched:
             del module.forward  # uncovers the class's own
             module.__dict__.pop("dense", None)
+
+
+@contextmanager
+def cached_when_it_fits(model: Any, machine: Machine, dtype: str | None = None) -> Iterator[None]:
+    """`dense_cache` on a CPU that has the memory for it; elsewhere nothing changes.
+
+    Args:
+        model: a model, quantized or not.
+        machine: decides, with the memory that is free now.
+        dtype: of the cached weights; None means the machine's compute dtype.
+    """
+    wanted = getattr(torch, dtype or machine.compute_dtype)
+    packed = sum(p.numel() for p in model.parameters() if p.dtype == torch.uint8)
+    needed = 2 * packed * wanted.itemsize + RESERVE_BYTES
+    if machine.device != "cpu" or needed > main_memory()[0]:
+        yield
+        return
+    with dense_cache(model, wanted):
+        yield
 
 
 def _dense_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:

@@ -1,23 +1,22 @@
 """`fine_tune(config)`: QLoRA with TRL, PEFT and bitsandbytes, set up rightly for this machine."""
 
 import dataclasses
+import importlib.util
 import json
+import math
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from . import KitError, checkpoint
-from .config import TrainConfig
+from .chat import stop_ids
+from .config import TrainConfig, load_config
 from .data import Conversation, encode_all, read
 from .fetch import quiet
-from .hardware import GB, Machine, detect, keep_freed_memory, peak_rss_gb, versions
+from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, versions
 from .models import load, resolve
-
-_DENSE_RESERVE_GB = 1.5  # left for activations when the dequantized weights are cached
 
 
 @dataclass(frozen=True)
@@ -63,23 +62,38 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     """
     folder = Path(config.output).expanduser()
     conversations = read(config.data, config.prompt_field, config.completion_field)
-    start = _prepare_folder(folder, config, resume)
+    steps = total_steps(config, len(conversations))
+    start, past = _prepare_folder(folder, config, resume, steps)
     machine = detect()
     if config.compute_dtype:
         machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
     keep_freed_memory()
     trainer = build_trainer(config, conversations, machine, folder, progress)
-    run = _run(trainer, folder, machine, start)
+    run = _run(trainer, folder, machine, start, past)
     first = conversations[0].messages[0]
     record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
               "system": first["content"] if first["role"] == "system" else None,
               "machine": str(machine), "versions": versions()}  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    (folder / "run.json").write_text(
+        json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     return run
 
 
-def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> Path | None:
-    """Refuse to mix two runs in one folder; find where to go on."""
+def total_steps(config: TrainConfig, rows: int) -> int:
+    """How many optimizer steps a run takes.
+
+    Args:
+        config: the run.
+        rows: conversations to train on.
+    """
+    return config.max_steps or math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+
+
+def _prepare_folder(
+    folder: Path, config: TrainConfig, resume: bool, steps: int
+) -> tuple[Path | None, list[dict[str, Any]]]:
+    """Refuse to mix two runs in one folder; find where to go on, and the metrics up to there."""
     import yaml
 
     start = checkpoint.latest(folder / "checkpoints") if resume else None
@@ -89,6 +103,12 @@ def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> Path | N
             f"{folder} already holds a run. Go on with it (--resume), choose another --output, or "
             "remove it."
         )
+    if resume and start is None and (folder / "adapter_config.json").exists():
+        raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
+    if start:
+        _require_same(load_config(folder / "config.yaml"), config)
+        if int(start.name.split("-")[1]) >= steps:
+            raise KitError(f"{folder} has done all of its {steps} steps already.")
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file; --output must name a folder.")
     try:
@@ -100,7 +120,19 @@ def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> Path | N
         metrics.write_text("".join(line + "\n" for line in kept))
     except OSError as problem:
         raise KitError(f"{folder} cannot be written to: {problem.strerror}.") from problem
-    return start
+    return start, [json.loads(line) for line in kept]
+
+
+def _require_same(before: TrainConfig, now: TrainConfig) -> None:
+    """A run goes on as it began: with other settings it would be neither run."""
+    free = {"output", "save_steps", "report_to"}
+    changed = [
+        f"{name} was {value!r}, now {getattr(now, name)!r}"
+        for name, value in asdict(before).items()
+        if name not in free and value != getattr(now, name)
+    ]
+    if changed:
+        raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
 
 
 def build_trainer(
@@ -126,7 +158,9 @@ def build_trainer(
 
     set_seed(config.seed)
     model, tokenizer = load(config.model, config.precision, machine)
-    examples, warning = encode_all(tokenizer, conversations, config.max_length, config.data)
+    examples, warning = encode_all(
+        tokenizer, conversations, config.max_length, config.data, stop_ids(tokenizer, model)
+    )
     if warning:
         warnings.warn(warning, stacklevel=2)
     rows = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
@@ -138,7 +172,7 @@ def build_trainer(
         trainer = KitTrainer(
             run_folder=folder,
             model=model,
-            args=_arguments(config, machine, folder),
+            args=_arguments(config, machine, folder, len(examples)),
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=MicroBatchCollator(tokenizer.pad_token_id, config.token_budget),
@@ -174,10 +208,13 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
     return get_peft_model(model, lora)
 
 
-def _arguments(config: TrainConfig, machine: Machine, folder: Path) -> Any:
+def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:
     from trl import SFTConfig
 
+    if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
+        raise KitError(f"{config.report_to} is not installed: pip install {config.report_to}")
     cuda = machine.device == "cuda"
+    steps = total_steps(config, rows)
     arguments = SFTConfig(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=config.epochs,
@@ -186,7 +223,7 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path) -> Any:
         gradient_accumulation_steps=1,
         learning_rate=config.learning_rate,
         lr_scheduler_type="linear" if config.schedule == "linear" else "constant_with_warmup",
-        warmup_steps=config.warmup,
+        warmup_steps=int(config.warmup * steps),
         weight_decay=config.weight_decay,
         adam_beta2=config.beta2,
         max_grad_norm=config.max_grad_norm,
@@ -212,27 +249,42 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path) -> Any:
     return arguments
 
 
-def _run(trainer: Any, folder: Path, machine: Machine, start: Path | None) -> Run:
+def _run(
+    trainer: Any,
+    folder: Path,
+    machine: Machine,
+    start: Path | None,
+    past: list[dict[str, Any]],
+) -> Run:
     from . import plots
-    from .trainer import DivergedError, InterruptCallback
+    from .qlora import cached_when_it_fits
+    from .trainer import DivergedError, InterruptCallback, ProgressCallback
 
-    interrupt = next(
-        callback for callback in trainer.callback_handler.callbacks
-        if isinstance(callback, InterruptCallback)
-    )  # fmt: skip
-    began = time.perf_counter()
+    own = [
+        callback
+        for callback in trainer.callback_handler.callbacks
+        if isinstance(callback, InterruptCallback | ProgressCallback)
+    ]
+    trainer.losses = [line["loss"] for line in past]
+    trainer.tokens = past[-1]["tokens"] if past else 0
+    trainer.seconds = past[-1]["seconds"] if past else 0.0
+    began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
-    with _dense(trainer.model, machine), quiet():
+    with cached_when_it_fits(trainer.model, machine), quiet():
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+            trainer.require_finite()
         except DivergedError as problem:
             failure = problem
+        finally:
+            for callback in own:
+                callback.restore()
     seconds = time.perf_counter() - began
     trainer.model.save_pretrained(folder)
     plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
-    if interrupt.interrupted:
+    if any(getattr(callback, "interrupted", False) for callback in own):
         status = "interrupted"
     else:
         status = "finished"
@@ -258,23 +310,6 @@ def _require_trained(model: Any, folder: Path) -> None:
         raise KitError(
             f"The adapter in {folder} did not train: {len(untouched)} of its B are zero."
         )
-
-
-@contextmanager
-def _dense(model: Any, machine: Machine) -> Iterator[None]:
-    """On a CPU, cache the dequantized weights when there is room for them."""
-    import torch
-
-    from .qlora import dense_cache
-
-    dtype = getattr(torch, machine.compute_dtype)
-    quantized = sum(p.numel() for p in model.parameters() if p.dtype == torch.uint8) * 2
-    needed = quantized * dtype.itemsize / GB + _DENSE_RESERVE_GB
-    if machine.device != "cpu" or needed > machine.free_memory_gb:
-        yield
-        return
-    with dense_cache(model, dtype):
-        yield
 
 
 def _drop_callbacks(trainer: Any) -> None:

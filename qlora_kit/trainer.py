@@ -3,7 +3,9 @@ loss, and to stop in good order when the loss diverges or someone presses Ctrl-C
 """
 
 import json
+import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +20,8 @@ from trl import SFTTrainer
 from . import KitError, checkpoint
 from .chat import IGNORED
 
-_EXPLODED = 3.0  # times the first losses' mean
-_WINDOW = 8  # losses averaged when judging divergence
+_EXPLODED = 3.0  # times the first loss
+_WINDOW = 4  # losses averaged when judging divergence
 
 
 class DivergedError(KitError):
@@ -117,6 +119,7 @@ class KitTrainer(SFTTrainer):
         self.run_folder = run_folder
         self.losses: list[float] = []
         self.tokens = 0
+        self.seconds = 0.0  # of earlier processes, when resumed
         self._good: dict[str, torch.Tensor] = {}
 
     def training_step(
@@ -136,30 +139,43 @@ class KitTrainer(SFTTrainer):
         return torch.tensor(total, device=self.args.device)
 
     def _judge(self, loss: float) -> None:
+        """Keep the weights that gave a good loss; stop where the loss is lost."""
         self.losses.append(loss)
-        first = sum(self.losses[:_WINDOW]) / len(self.losses[:_WINDOW])
+        reference = max(self.losses[0], 1.0)
         recent = sum(self.losses[-_WINDOW:]) / len(self.losses[-_WINDOW:])
-        finite = torch.isfinite(torch.tensor(loss)).item()
-        if finite and (len(self.losses) <= _WINDOW or recent < _EXPLODED * first):
-            if loss < _EXPLODED * first:
-                self._good = {name: p.detach().clone() for name, p in self._trainable()}
-            return
+        if not math.isfinite(loss):
+            self._stop("is no longer a number")
+        elif recent > _EXPLODED * reference:
+            self._stop(f"grew from {self.losses[0]:.2f} to {recent:.2f}")
+        elif loss < _EXPLODED * reference:
+            self._good = {name: p.detach().clone() for name, p in self._trainable()}
+
+    def _stop(self, became: str) -> None:
         with torch.no_grad():
             for name, parameter in self._trainable():
                 if name in self._good:
                     parameter.copy_(self._good[name])
-        became = "is no longer a number" if not finite else f"grew from {first:.2f} to {recent:.2f}"
         raise DivergedError(
             f"Stopped at step {self.state.global_step + 1}: the loss {became}. Try a third of the "
             f"learning rate (--learning-rate {self.args.learning_rate / 3:.1g}), or --precision "
             "32bit to rule out the number format."
         )
 
+    def require_finite(self) -> None:
+        """Stop, with the last good weights back, when an update left some that are no numbers.
+
+        Raises:
+            DivergedError: an infinite or NaN weight.
+        """
+        if not all(torch.isfinite(parameter).all() for _, parameter in self._trainable()):
+            self._stop("led to weights that are no numbers")
+
     def _trainable(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer writes straight into its folder, state last; here it is all or nothing."""
+        self.require_finite()
         step, home = self.state.global_step, self.args.output_dir
 
         def write(scratch: Path) -> None:
@@ -183,11 +199,9 @@ class ProgressCallback(TrainerCallback):
         self.trainer_of, self.file, self.show = trainer_of, file, show
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        import sys
-
         from tqdm.auto import tqdm
 
-        self.started = time.perf_counter()
+        self.started = time.perf_counter() - self.trainer_of().seconds
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="training", unit="step",
             disable=not self.show, mininterval=0.2 if sys.stderr.isatty() else 15,
@@ -215,8 +229,10 @@ class ProgressCallback(TrainerCallback):
         )
         self.bar.update(state.global_step - self.bar.n)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
+    def restore(self) -> None:
+        """Leave the bar as it stands."""
+        if hasattr(self, "bar"):
+            self.bar.close()
 
 
 class InterruptCallback(TrainerCallback):
@@ -233,13 +249,14 @@ class InterruptCallback(TrainerCallback):
     def _interrupt(self, number: int, frame: Any) -> None:
         self.interrupted = True
         signal.signal(signal.SIGINT, self._previous)
-        print("\nStopping after this step ...", flush=True)
+        print("\nStopping after this step ...", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.interrupted:
             control.should_save = True
             control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def restore(self) -> None:
+        """Give Ctrl-C back its usual meaning."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)

@@ -1,0 +1,229 @@
+"""`make bench`: our training beside TRL's, in one run, alternating, each in its own process.
+
+    ours            qlora_kit.train, as everybody uses it
+    trl_tuned       TRL tuned by hand for this CPU: fp32 adapters, no checkpointing, bf16=False
+    trl_documented  TRL as its documentation shows it: 16 bits and checkpointing
+
+Same model, rows, order, adapters' start and hyperparameters. Tokens are real ones, padding not
+counted; the first step of a process warms up and is left out where there are more.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from qlora_kit.chat import encode
+from qlora_kit.config import TrainConfig
+from qlora_kit.data import Conversation, bundled_data, read
+from qlora_kit.hardware import detect, peak_rss_gb, versions
+
+VARIANTS = ("ours", "trl_tuned", "trl_documented")
+LEARNING_RATE = 2e-4
+
+
+def manual_sections(count: int) -> list[Conversation]:
+    """Rows of a few hundred tokens: what the bundled manual says under each heading."""
+    rows = []
+    for page in sorted(bundled_data("support/docs").glob("*.md")):
+        for section in re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            heading, _, text = section.partition("\n")
+            question = f"What does the manual say about {heading.strip()}?"
+            messages = ({"role": "user", "content": question},
+                        {"role": "assistant", "content": text.strip()})  # fmt: skip
+            rows.append(Conversation(messages, len(rows) + 1))
+    step = max(1, len(rows) // count)
+    return rows[::step][:count]
+
+
+def config(folder: str, steps: int, batch_size: int) -> TrainConfig:
+    return TrainConfig(data="bench", output=folder, max_steps=steps, batch_size=batch_size,
+                       learning_rate=LEARNING_RATE, schedule="constant", warmup=0.0,
+                       beta2=0.999)  # fmt: skip
+
+
+class StepClock:
+    """Wraps a trainer's step: seconds and real tokens of each."""
+
+    def __init__(self, trainer, count_tokens):
+        self.seconds, self.tokens, self.losses = [], [], []
+        step = trainer.training_step
+
+        def timed(model, inputs, *args, **kwargs):
+            tokens = count_tokens(inputs)
+            began = time.perf_counter()
+            loss = step(model, inputs, *args, **kwargs)
+            self.seconds.append(time.perf_counter() - began)
+            self.tokens.append(tokens)
+            self.losses.append(float(loss))
+            return loss
+
+        trainer.training_step = timed
+
+    def result(self) -> dict[str, float]:
+        first = 1 if len(self.seconds) > 1 else 0
+        return {
+            "tokens_per_second": sum(self.tokens[first:]) / sum(self.seconds[first:]),
+            "peak_rss_gb": peak_rss_gb(),
+            "loss": self.losses[-1],
+            "steps": len(self.losses),
+        }
+
+
+def run_ours(rows: list[Conversation], settings: TrainConfig) -> dict[str, float]:
+    from qlora_kit.hardware import keep_freed_memory
+    from qlora_kit.train import _dense, build_trainer
+
+    keep_freed_memory()
+    machine = detect()
+    folder = Path(settings.output)
+    trainer = build_trainer(settings, rows, machine, folder, progress=False)
+    clock = StepClock(trainer, lambda inputs: inputs["tokens"])
+    with _dense(trainer.model, machine):
+        trainer.train()
+    return clock.result()
+
+
+def run_trl(rows: list[Conversation], settings: TrainConfig, documented: bool) -> dict[str, float]:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    from qlora_kit.models import resolve
+
+    set_seed(settings.seed)
+    path = resolve(settings.model).location
+    dtype = torch.bfloat16 if documented else torch.float32
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                                      bnb_4bit_use_double_quant=True,
+                                      bnb_4bit_compute_dtype=dtype)  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, quantization_config=quantization
+    )
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    examples = [encode(tokenizer, row.messages, settings.max_length) for row in rows]
+    data = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
+                              "labels": [example.labels for example in examples]})  # fmt: skip
+    ours = {} if documented else {"bf16": False, "gradient_checkpointing": False}
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=settings.output, max_steps=settings.max_steps,
+            per_device_train_batch_size=settings.batch_size, learning_rate=LEARNING_RATE,
+            lr_scheduler_type="constant", max_length=settings.max_length, seed=settings.seed,
+            max_grad_norm=settings.max_grad_norm, logging_steps=1, save_strategy="no",
+            report_to=[], use_cpu=detect().device == "cpu", **ours,
+        ),
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=settings.rank, lora_alpha=settings.alpha,
+                               target_modules="all-linear", task_type="CAUSAL_LM"),
+    )  # fmt: skip
+    if not documented:
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    clock = StepClock(trainer, lambda inputs: int(inputs["attention_mask"].sum()))
+    trainer.train()
+    return clock.result()
+
+
+def child(variant: str, rows: list[Conversation], steps: int, batch_size: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = config(folder, steps, batch_size)
+        if variant == "ours":
+            result = run_ours(rows, settings)
+        else:
+            result = run_trl(rows, settings, documented=variant == "trl_documented")
+    print("RESULT " + json.dumps(result))
+
+
+def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
+    steps = 1 if variant == "trl_documented" else arguments.steps
+    command = [sys.executable, "-m", "tests.bench", "--child", variant, "--steps", str(steps),
+               "--batch-size", str(arguments.batch_size)]  # fmt: skip
+    for name in ("data", "prompt_field", "completion_field"):
+        if getattr(arguments, name):
+            command += [f"--{name.replace('_', '-')}", getattr(arguments, name)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
+    if line is None:
+        raise SystemExit(f"{variant} failed:\n{done.stderr[-3000:]}")
+    result = json.loads(line.removeprefix("RESULT "))
+    print(f"  {variant:<15} {result['tokens_per_second']:7.1f} tokens/s  "
+          f"{result['peak_rss_gb']:5.2f} GB  loss {result['loss']:.4f}", flush=True)  # fmt: skip
+    return result
+
+
+def combine(results: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        "tokens_per_second": statistics.median(r["tokens_per_second"] for r in results),
+        "peak_rss_gb": max(r["peak_rss_gb"] for r in results),
+        "loss": results[-1]["loss"],
+        "steps": results[-1]["steps"],
+        "runs": len(results),
+    }
+
+
+def table(board: dict[str, dict[str, float]]) -> str:
+    ours = board["ours"]
+    lines = [
+        "",
+        "| | tokens/s | ours is | memory (GB) | ours takes | loss |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in board.items():
+        speed = ours["tokens_per_second"] / row["tokens_per_second"]
+        memory = ours["peak_rss_gb"] / row["peak_rss_gb"]
+        lines.append(
+            f"| {name} | {row['tokens_per_second']:.1f} | {speed:.1f} x | "
+            f"{row['peak_rss_gb']:.2f} | {memory:.2f} x | {row['loss']:.4f} |"
+        )
+    steps = ", ".join(f"{name} {row['steps']}" for name, row in board.items())
+    return "\n".join([*lines, "", f"Steps: {steps}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2, help="of ours and trl_tuned, alternating")
+    parser.add_argument("--data", help="rows to train on instead of the bundled manual")
+    parser.add_argument("--prompt-field")
+    parser.add_argument("--completion-field")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
+    parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        count = arguments.steps * arguments.batch_size
+        rows = (
+            read(arguments.data, arguments.prompt_field, arguments.completion_field)[:count]
+            if arguments.data
+            else manual_sections(count)
+        )
+        child(arguments.child, rows, arguments.steps, arguments.batch_size)
+        return
+    print(f"{detect()}\n{', '.join(f'{n} {v}' for n, v in versions().items())}", flush=True)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    for _ in range(arguments.rounds):
+        for variant in ("ours", "trl_tuned"):
+            results[variant].append(measure(variant, arguments))
+    results["trl_documented"].append(measure("trl_documented", arguments))
+    board = {name: combine(found) for name, found in results.items()}
+    text = table(board)
+    print(text)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    record = {**board, "machine": str(detect()), "versions": versions()}
+    (arguments.output / "bench.json").write_text(json.dumps(record, indent=1) + "\n")
+    (arguments.output / "bench.md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+import json
+
+import pytest
+import torch
+
+from qlora_kit import KitError
+from qlora_kit.chat import encode
+from qlora_kit.config import TrainConfig
+from qlora_kit.data import DataError, read
+from qlora_kit.evaluate import Answer, evaluate, generate, load_run, ready, score_answers, token_f1
+from qlora_kit.hardware import Machine
+from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
+from qlora_kit.models import load
+from qlora_kit.train import fine_tune
+
+CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+
+
+@pytest.fixture(scope="module")
+def real():
+    return load("smollm2", "nf4", CPU)
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(
+        json.dumps({"prompt": f"Light {n}?", "completion": f"It is {c}."}) + "\n"
+        for n, c in enumerate(["red", "green", "blue", "amber"] * 4)
+    ))  # fmt: skip
+    config = TrainConfig(data=str(rows), output=str(folder / "run"), model=str(tiny), epochs=8,
+                         learning_rate=5e-3, rank=8)  # fmt: skip
+    return fine_tune(config, progress=False), rows
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "score"),
+    [
+        ("It holds 6 liters.", "it holds 6 liters", 1.0),
+        ("The cat sat.", "a cat sat", 1.0),
+        ("red green", "green blue", 0.5),
+        ("", "something", 0.0),
+        ("", "", 1.0),
+        ("six six six", "six", 0.5),
+    ],
+)
+def test_token_f1(answer, reference, score):
+    assert token_f1(answer, reference) == pytest.approx(score)
+
+
+def test_scores_of_known_answers():
+    answers = [Answer("It is red.", True, 5), Answer("blue or green maybe", False, 64)]
+    table = score_answers(answers, ["It is red", "It is green"])
+    assert table["exact_match"] == [1.0, 0.0]
+    assert table["stop_rate"] == [1.0, 0.0]
+    assert table["mean_length"] == [5.0, 64.0]
+    assert table["rouge_l"][0] == pytest.approx(1.0)
+    assert 0 < table["rouge_l"][1] < 0.5
+
+
+def test_batched_answers_equal_those_of_each_prompt_alone(real):
+    """Right padding, a wrong mask or wrong positions all show up here."""
+    model, tokenizer = real
+    questions = ["What is the capital of France?", "Name a color.",
+                 "In one sentence, explain why the sky is blue, as you would to a child of five.",
+                 "Wie heißt du? 🙂", "Write a haiku about a quiet garden in winter."]  # fmt: skip
+    prompts = [[{"role": "user", "content": question}] for question in questions]
+    with ready(model):
+        together = generate(model, tokenizer, prompts, max_new_tokens=24)
+        alone = [generate(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
+    assert together == alone
+    assert "Paris" in together[0].text
+
+
+def test_an_answer_that_ends_by_itself_is_told_from_one_that_was_cut(real):
+    model, tokenizer = real
+    prompt = [[{"role": "user", "content": "What is the capital of France?"}]]
+    with ready(model):
+        [whole] = generate(model, tokenizer, prompt, max_new_tokens=40)
+        [cut] = generate(model, tokenizer, prompt, max_new_tokens=3)
+    assert whole.stopped
+    assert not cut.stopped
+    assert cut.tokens == 3
+    assert "<|im_end|>" not in whole.text
+
+
+def test_the_dense_cache_answers_as_the_4_bit_model_does(real):
+    model, tokenizer = real
+    talk = [
+        {"role": "user", "content": "What is rain?"},
+        {"role": "assistant", "content": "Water."},
+    ]
+    ids = torch.tensor([encode(tokenizer, talk).input_ids])
+    with torch.inference_mode():
+        expected = model(ids).logits
+        with ready(model):
+            torch.testing.assert_close(model(ids).logits, expected, atol=2e-3, rtol=1e-3)
+
+
+def test_likelihoods_equal_one_by_one_cross_entropy(real):
+    model, tokenizer = real
+    pairs = (("Color of snow?", "White."), ("Why?", "Because it rains."),
+             ("Count to five, please.", "One, two, three, four, five."))  # fmt: skip
+    talks = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        for question, answer in pairs
+    ]
+    expected = []
+    with torch.inference_mode(), ready(model):
+        got = negative_log_likelihood(model, tokenizer, talks)
+        for talk in talks:
+            example = encode(tokenizer, talk)
+            ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
+            expected.append(model(ids, labels=labels).loss.item())
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_probe_finds_what_the_model_knows(real):
+    model, tokenizer = real
+    items = [
+        ProbeItem("What is the capital of France?", ("Madrid", "Berlin", "Paris", "Rome"), 2),
+        ProbeItem("What color is fresh snow?", ("White", "Green", "Purple", "Black"), 0),
+    ]
+    with ready(model):
+        right, surprise = probe(model, tokenizer, items)
+    assert right == [1.0, 1.0]
+    assert all(value > 0 for value in surprise)
+
+
+def test_a_bad_probe_row_is_named(tmp_path):
+    path = tmp_path / "probe.jsonl"
+    good = {"question": "?", "choices": ["a", "b"], "answer": 1}
+    path.write_text(json.dumps(good) + "\n" + json.dumps({**good, "answer": 2}) + "\n")
+    with pytest.raises(DataError, match=r"probe\.jsonl, row 2"):
+        read_probe(path)
+
+
+def test_the_scoreboard_pairs_base_and_tuned(run):
+    finished, rows = run
+    model, tokenizer = load_run(finished.path)
+    items = [ProbeItem("Color?", ("red", "blue"), 0)]
+    board = evaluate(model, tokenizer, read(rows), items, max_new_tokens=12).as_json()
+    assert board["n"] == 16
+    assert board["tuned"]["token_f1"] > board["base"]["token_f1"] + 0.3
+    assert board["tuned"]["nll"] < board["base"]["nll"]
+    assert board["tuned"]["stop_rate"] == 1.0
+    low, high = board["difference"]["token_f1"]["ci95"]
+    assert low <= board["difference"]["token_f1"]["mean"] <= high
+    assert board["difference"]["token_f1"]["mean"] == pytest.approx(
+        board["tuned"]["token_f1"] - board["base"]["token_f1"]
+    )
+    assert set(board["examples"][0]) == {"question", "reference", "base", "tuned"}
+    assert board["examples"][1]["reference"] == "It is green."
+    assert {"seconds", "tokens_per_second", "peak_rss_gb"} <= set(board)
+
+
+def test_what_is_not_a_run_is_said(tmp_path, run):
+    with pytest.raises(KitError, match="not a finished run"):
+        load_run(tmp_path)
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(run[0].path, broken)
+    (broken / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(KitError, match=r"adapter .* cannot be loaded"):
+        load_run(broken)

@@ -1,0 +1,121 @@
+import shutil
+
+import pytest
+import torch
+
+from qlora_kit import KitError
+from qlora_kit.hardware import Machine
+from qlora_kit.models import free, load, resolve
+
+SLOW_CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+BF16_CPU = Machine("cpu", "test", "bfloat16", 2, 8.0, 8.0)
+
+
+@pytest.mark.parametrize("name", ["smollm", "smolm2", "SmolLM2"])
+def test_a_typo_gets_a_suggestion(name):
+    with pytest.raises(KitError, match=r"Did you mean 'smollm2'\?"):
+        resolve(name)
+
+
+def test_a_folder_with_pickles_only_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(KitError, match="pickle"):
+        resolve(str(tmp_path))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(KitError, match=r"no config\.json"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(KitError, match=r"no \.safetensors"):
+        resolve(str(tmp_path))
+
+
+def test_a_broken_model_is_one_clear_error(tiny, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(KitError, match="cannot be loaded"):
+        load(str(broken))
+
+
+def test_remote_code_is_never_run(tiny, tmp_path):
+    folder = tmp_path / "remote"
+    shutil.copytree(tiny, folder)
+    config = folder / "config.json"
+    text = config.read_text().replace(
+        '"model_type": "llama"',
+        '"model_type": "evil", '
+        '"auto_map": {"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}',
+    )
+    config.write_text(text)
+    (folder / "evil.py").write_text("raise SystemExit('remote code ran')")
+    with pytest.raises(KitError, match="cannot be loaded"):
+        load(str(folder))
+
+
+def test_a_hub_id_without_network_says_what_to_do(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert resolve("some-org/some-model").source == "hub"
+    with pytest.raises(KitError, match=r"some-org/some-model.*network"):
+        load("some-org/some-model")
+
+
+def test_an_unknown_precision_lists_the_known():
+    with pytest.raises(KitError, match="nf4, fp4, int8, 16bit, 32bit"):
+        load("smollm2", "4bit")
+
+
+@pytest.mark.parametrize("precision", ["nf4", "fp4"])
+@pytest.mark.parametrize("machine", [SLOW_CPU, BF16_CPU])
+def test_four_bits_are_double_quantized_and_compute_in_the_machines_dtype(tiny, precision, machine):
+    from bitsandbytes.nn import Linear4bit
+
+    model, _ = load(str(tiny), precision, machine)
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 14
+    assert {layer.weight.quant_state.quant_type for layer in layers} == {precision}
+    assert all(layer.weight.quant_state.nested for layer in layers)
+    assert {layer.compute_dtype for layer in layers} == {getattr(torch, machine.compute_dtype)}
+    assert model.model.embed_tokens.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("16bit", torch.bfloat16), ("32bit", torch.float32)]
+)
+def test_unquantized_precisions(tiny, precision, dtype):
+    model, _ = load(str(tiny), precision, SLOW_CPU)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_int8_answers_close_to_32_bits(tiny):
+    ids = torch.arange(5, 25)[None]
+    full, _ = load(str(tiny), "32bit", SLOW_CPU)
+    eight, _ = load(str(tiny), "int8", SLOW_CPU)
+    with torch.no_grad():
+        expected, got = full(ids).logits, eight(ids).logits
+    assert torch.nn.functional.cosine_similarity(expected, got, dim=-1).min() > 0.98
+
+
+def test_free_gives_the_memory_back(tiny):
+    import weakref
+
+    holder = {"model": load(str(tiny), "32bit", SLOW_CPU)[0]}
+    watch = weakref.ref(holder["model"])
+    free(holder)
+    assert watch() is None
+
+
+def test_the_bundled_model_is_the_real_one():
+    model, tokenizer = load("smollm2", "32bit")
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True, return_tensors="pt", return_dict=True,
+    )  # fmt: skip
+    answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)
+    assert "Paris" in tokenizer.decode(answer[0])
