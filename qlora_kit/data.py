@@ -3,21 +3,19 @@
 Every bad row is reported, with file, row and reason, before anything is trained.
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import KitError
 from .chat import Example, encode
+from .rows import DataError, Problem, rows_of
 
 ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "user": "user",
                    "assistant": "assistant", "system": "system"}  # fmt: skip
-_SHOWN = 200  # problems listed in a message; all of them are in DataError.problems
 
 
 @dataclass(frozen=True)
@@ -36,29 +34,6 @@ class Conversation:
     def answer(self) -> str:
         """The last assistant turn."""
         return self.messages[-1]["content"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why one row cannot be used."""
-
-    file: str
-    row: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, row {self.row}: {self.reason}"
-
-
-class DataError(KitError):
-    """Data that cannot be trained on; problems holds every bad row."""
-
-    def __init__(self, message: str, problems: Sequence[Problem] = ()):
-        lines = [message, *(f"  {problem}" for problem in problems[:_SHOWN])]
-        if len(problems) > _SHOWN:
-            lines.append(f"  ... and {len(problems) - _SHOWN} more")
-        super().__init__("\n".join(lines))
-        self.problems = tuple(problems)
 
 
 def bundled_data(name: str) -> Path:
@@ -99,7 +74,7 @@ def read(
     if bool(prompt_field) != bool(completion_field):
         raise DataError("Give both --prompt-field and --completion-field, or neither.")
     problems: list[Problem] = []
-    rows = list(_rows(path, problems))
+    rows = list(rows_of(path, problems))
     if not rows and not problems:
         raise DataError(f"{path} is empty: there is nothing to train on.")
     convert = _converter(path, rows, prompt_field, completion_field)
@@ -118,97 +93,6 @@ def read(
 
 class _BadRowError(Exception):
     pass
-
-
-def _rows(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The raw rows with their numbers; what is not even a row goes to problems."""
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a .jsonl, .json, .csv, .tsv or .parquet file.")
-    try:
-        if suffix == ".parquet":
-            yield from _parquet_rows(path)
-            return
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as problem:
-        raise DataError(f"There is no file {path}.") from problem
-    except UnicodeDecodeError as problem:
-        raise DataError(
-            f"{path} is not UTF-8 text (byte {problem.start} is not): a binary file, or an old "
-            "encoding. Convert it with 'iconv -t UTF-8'."
-        ) from problem
-    except OSError as problem:
-        raise DataError(f"{path} cannot be read: {problem.strerror or problem}.") from problem
-    if "\0" in text:
-        raise DataError(f"{path} is a binary file, not text.")
-    if suffix in (".csv", ".tsv"):
-        yield from _csv_rows(path, text, problems, "\t" if suffix == ".tsv" else ",")
-    elif suffix == ".json":
-        yield from _json_rows(path, text, problems)
-    else:
-        yield from _jsonl_rows(path, text, problems)
-
-
-def _jsonl_rows(
-    path: Path, text: str, problems: list[Problem]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as problem:
-            where = (
-                f" at column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
-            )
-            problems.append(Problem(path.name, number, f"not valid JSON{where}: {problem}"))
-            continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
-
-
-def _json_rows(
-    path: Path, text: str, problems: list[Problem]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        rows = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as problem:
-        raise DataError(f"{path} is not valid JSON: {problem}") from problem
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a list of rows; for one row a line use .jsonl.")
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
-
-
-def _csv_rows(
-    path: Path, text: str, problems: list[Problem], delimiter: str
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        for number, row in enumerate(reader, 1):
-            if None in row or None in row.values():
-                problems.append(Problem(path.name, number, "more or fewer cells than the header"))
-            else:
-                yield number, dict(row)
-    except csv.Error as problem:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {problem}") from problem
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as problem:
-        raise DataError(f"{path} is not a readable Parquet file: {problem}") from problem
-    yield from enumerate(rows, 1)
 
 
 def _converter(

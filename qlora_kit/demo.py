@@ -30,9 +30,7 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     config = TrainConfig(
         data=str(bundled_data("support/train.jsonl")),
         output=str(output),
-        epochs=1.75,
-        rank=32,
-        alpha=64,
+        epochs=1.6,
     )
     _clear(output, config.data)
     rows = read(config.data)

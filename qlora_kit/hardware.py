@@ -1,5 +1,6 @@
 """What this machine is: its device, the dtype it is fast in, free memory, threads."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -297,6 +298,16 @@ def doctor_report(checks: list[Check]) -> dict[str, object]:
         "machine": machine,
         "checks": [asdict(check) for check in checks],
     }
+
+
+def release_memory() -> None:
+    """Collect garbage and return the memory that malloc holds for nobody to the system."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def keep_freed_memory() -> bool:

@@ -15,7 +15,7 @@ from .chat import stop_ids
 from .config import TrainConfig, load_config
 from .data import Conversation, encode_all, read
 from .fetch import quiet
-from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, versions
+from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_memory, versions
 from .models import load, resolve
 
 
@@ -67,8 +67,9 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     machine = detect()
     if config.compute_dtype:
         machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
-    keep_freed_memory()
     trainer = build_trainer(config, conversations, machine, folder, progress)
+    release_memory()  # loading held the weights twice
+    keep_freed_memory()
     run = _run(trainer, folder, machine, start, past)
     first = conversations[0].messages[0]
     record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
@@ -77,6 +78,8 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     (folder / "run.json").write_text(
         json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8"
     )
+    del trainer
+    release_memory()
     return run
 
 

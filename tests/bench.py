@@ -76,15 +76,17 @@ class StepClock:
 
 
 def run_ours(rows: list[Conversation], settings: TrainConfig) -> dict[str, float]:
-    from qlora_kit.hardware import keep_freed_memory
-    from qlora_kit.train import _dense, build_trainer
+    from qlora_kit.hardware import keep_freed_memory, release_memory
+    from qlora_kit.qlora import cached_when_it_fits
+    from qlora_kit.train import build_trainer
 
-    keep_freed_memory()
     machine = detect()
     folder = Path(settings.output)
     trainer = build_trainer(settings, rows, machine, folder, progress=False)
+    release_memory()
+    keep_freed_memory()
     clock = StepClock(trainer, lambda inputs: inputs["tokens"])
-    with _dense(trainer.model, machine):
+    with cached_when_it_fits(trainer.model, machine):
         trainer.train()
     return clock.result()
 

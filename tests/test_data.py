@@ -4,6 +4,7 @@ import os
 import pandas
 import pytest
 
+from qlora_kit import KitError
 from qlora_kit.data import DataError, Problem, bundled_data, encode_all, read
 
 PAIR = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -184,5 +185,5 @@ def test_cut_answers_are_warned_about(tmp_path, tokenizer):
 
 def test_bundled_data_is_found_and_a_wrong_name_is_said():
     assert bundled_data("support/train.jsonl").is_file()
-    with pytest.raises(DataError.__mro__[1], match="No bundled data"):
+    with pytest.raises(KitError, match="No bundled data"):
         bundled_data("support/nothing.jsonl")

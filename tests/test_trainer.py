@@ -205,8 +205,7 @@ def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up
         for _, parameter in trainer._trainable():
             parameter.add_(7.0)
     with pytest.raises(DivergedError, match=r"grew from 2\.00"):
-        for _ in range(4):
-            trainer._judge(500.0)
+        trainer._judge(500.0)
     assert all(torch.equal(p, good[name]) for name, p in trainer._trainable())
 
 
