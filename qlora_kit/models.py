@@ -170,7 +170,7 @@ def _explained(ref: ModelRef) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as problem:
+    except Exception as problem:  # each library has errors of its own
         said = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
         if "trust_remote_code" in str(problem):
             way_out = "It needs code of its own, which qlora-kit never runs: choose another model."

