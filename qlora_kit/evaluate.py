@@ -14,7 +14,7 @@ from typing import Any
 from . import KitError, stats
 from .chat import encode_prompt, stop_ids
 from .data import Conversation
-from .hardware import Machine, detect, peak_rss_gb
+from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
 from .models import load
 from .qlora import cached_when_it_fits
@@ -232,6 +232,7 @@ def evaluate(
                     right, surprise = probe(model, tokenizer, probe_items)
                     table["probe_accuracy"], table["probe_nll"] = right, surprise
                 scores[side] = table
+            release_memory()
     return _scoreboard(conversations, answers, scores, time.perf_counter() - began)
 
 

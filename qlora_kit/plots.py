@@ -108,5 +108,5 @@ def scoreboard(board: "Scoreboard", path: Path | None = None) -> Any:
     axes.set_yticks(range(len(names)), [_LABELS[name] for name in reversed(names)])
     axes.set(xlim=(0, 1), xlabel=f"score (0 to 1), {board.n} held-out questions",
              title="Base and tuned; difference with 95 % interval")  # fmt: skip
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.45), ncols=2)
+    figure.legend(loc="outside lower center", ncols=2)
     return _finish(figure, path)
