@@ -30,7 +30,9 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     config = TrainConfig(
         data=str(bundled_data("support/train.jsonl")),
         output=str(output),
-        epochs=1.6,
+        epochs=1.75,
+        rank=32,
+        alpha=64,
     )
     _clear(output, config.data)
     rows = read(config.data)
