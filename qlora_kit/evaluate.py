@@ -14,6 +14,7 @@ from typing import Any
 from . import KitError, stats
 from .chat import encode_prompt, stop_ids
 from .data import Conversation
+from .fetch import quiet
 from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
 from .models import load
@@ -178,7 +179,8 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
     config = load_config(folder / "config.yaml")
     model, tokenizer = load(config.model, config.precision, machine)
     try:
-        model = PeftModel.from_pretrained(model, folder)
+        with quiet():
+            model = PeftModel.from_pretrained(model, folder)
     except Exception as problem:
         raise KitError(f"The adapter in {folder} cannot be loaded: {problem}") from problem
     return model.eval(), tokenizer

@@ -16,7 +16,7 @@ from .config import TrainConfig, load_config
 from .data import Conversation, encode_all, read
 from .fetch import quiet
 from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_memory, versions
-from .models import load, resolve
+from .models import load
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,6 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
 
     lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
                       target_modules="all-linear", task_type="CAUSAL_LM")  # fmt: skip
-    model.config.name_or_path = resolve(config.model).location
     return get_peft_model(model, lora)
 
 
