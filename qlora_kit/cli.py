@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from . import KitError, __version__
+from .cli_course import course_app
+from .cli_plan import plan
 from .hardware import apply_thread_policy
 
 app = typer.Typer(
@@ -19,6 +21,7 @@ app = typer.Typer(
     help="Fine-tune a language model with QLoRA on modest hardware, and see that it worked.\n\n"
     "Example: qlora-kit train questions.jsonl --output runs/mine",
 )
+app.add_typer(course_app, name="course")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
@@ -239,6 +242,9 @@ def demo(
     from .demo import demo as show
 
     show(output, _console())
+
+
+app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
 
 
 if __name__ == "__main__":

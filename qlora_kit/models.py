@@ -104,6 +104,8 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     _keep_packing(model)
+    if machine.device == "cpu":
+        _require_sound_blocks(model)
     return model.eval(), tokenizer
 
 
@@ -130,6 +132,26 @@ def _keep_packing(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _require_sound_blocks(model: Any) -> None:
+    """bitsandbytes' AVX512 code (seen in 0.50.2) mis-scales rows that end within a block.
+
+    Hardly a model has such rows (64 values are a block); one that has would be silently wrong.
+    """
+    import torch
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    for width in {layer.in_features for layer in layers if layer.in_features % 64}:
+        rows = torch.linspace(0.01, 1, 64)[:, None].expand(64, width).contiguous()
+        packed, state = quantize_4bit(rows, quant_type="nf4")
+        if (dequantize_4bit(packed, state) - rows).abs().max() > 0.2:
+            raise KitError(
+                f"This model has layers of {width} inputs, and bitsandbytes restores 4-bit rows "
+                "wrongly on this CPU when they are no multiple of 64. Use --precision 16bit."
+            )
 
 
 def free(*holders: dict[str, Any]) -> None:

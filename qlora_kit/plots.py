@@ -1,7 +1,8 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ _LABELS = {
 }
 
 
-def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
+def _axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[Any, Any]:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -37,16 +38,33 @@ def _axes(width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        return figure, figure.subplots()
+        return figure, figure.subplots(ncols=columns)
 
 
-def _finish(figure: Any, path: Path | None) -> Any:
+def _finish(figure: Any, path: Path | None = None, alt: str = "") -> Any:
+    """Save a figure, and let notebooks show it with a text for those who cannot see it."""
+    figure.alt = alt
+    figure._repr_mimebundle_ = lambda **_: (
+        {"image/png": png(figure), "text/plain": alt},
+        {"image/png": {"alt": alt, "alttext": alt}},
+    )
     if path is not None:
-        from matplotlib import rc_context
-
-        with rc_context(STYLE):
-            figure.savefig(path, dpi=120)
+        path.write_bytes(png(figure))
     return figure
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG picture.
+
+    Args:
+        figure: from a function of this module.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
+    return buffer.getvalue()
 
 
 def moving_mean(values: Sequence[float], window: int) -> list[float]:
@@ -82,7 +100,8 @@ def loss_curve(metrics: Path, path: Path | None = None) -> Any:
     axes.set(xlabel="optimizer step", ylabel="loss on the answers (nats a token)",
              title="Training loss", ylim=(0, None))  # fmt: skip
     axes.legend()
-    return _finish(figure, path)
+    alt = f"Training loss over {len(steps)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}."
+    return _finish(figure, path, alt)
 
 
 def scoreboard(board: "Scoreboard", path: Path | None = None) -> Any:
@@ -109,4 +128,149 @@ def scoreboard(board: "Scoreboard", path: Path | None = None) -> Any:
     axes.set(xlim=(0, 1), xlabel=f"score (0 to 1), {board.n} held-out questions",
              title="Base and tuned; difference with 95 % interval")  # fmt: skip
     figure.legend(loc="outside lower center", ncols=2)
-    return _finish(figure, path)
+    said = [f"{_LABELS[n]} {board.base[n]:.2f} and {board.tuned[n]:.2f}" for n in names]
+    return _finish(figure, path, f"Base and tuned: {'; '.join(said)}.")
+
+
+def number_lines(levels: Mapping[str, Sequence[float]], title: str) -> Any:
+    """Where the values of several data types lie between -1 and 1.
+
+    Args:
+        levels: values by data type, scaled to [-1, 1].
+        title: the figure's message.
+    """
+    figure, axes = _axes(height=0.5 * len(levels) + 1.3)
+    for index, values in enumerate(list(levels.values())[::-1]):
+        axes.plot(list(values), [index] * len(values), "|", color=TUNED, markersize=18,
+                  markeredgewidth=2)  # fmt: skip
+    axes.set_yticks(range(len(levels)), list(levels)[::-1])
+    axes.set(xlabel="value, as a share of the block's largest", title=title,
+             ylim=(-0.6, len(levels) - 0.4))  # fmt: skip
+    axes.grid(axis="y", visible=False)
+    said = "; ".join(f"{name}: {len(set(map(float, v)))} values" for name, v in levels.items())
+    return _finish(figure, alt=f"{title}. {said}.")
+
+
+def density(
+    values: Any, title: str, xlabel: str, levels: Sequence[float] = (), curve: bool = False
+) -> Any:
+    """How values are spread, with data type levels below and a normal curve over them.
+
+    Args:
+        values: a tensor of any shape.
+        title: the figure's message.
+        xlabel: what the values are, with their unit.
+        levels: marked on the axis.
+        curve: draw the normal density of the same mean and spread.
+    """
+    import numpy as np
+
+    flat = values.detach().flatten().float().numpy()
+    figure, axes = _axes()
+    axes.hist(flat, bins=121, density=True, color=BASE)
+    if curve:
+        x = np.linspace(flat.min(), flat.max(), 300)
+        z = (x - flat.mean()) / flat.std()
+        axes.plot(x, np.exp(-z * z / 2) / (flat.std() * np.sqrt(2 * np.pi)), color=TUNED,
+                  linewidth=2, label="normal curve, same mean and spread")  # fmt: skip
+        axes.legend()
+    for level in levels:
+        axes.axvline(level, color=TUNED, linewidth=0.8, linestyle="--")
+    axes.set(xlabel=xlabel, ylabel="density", title=title)
+    alt = f"{title}. Histogram of {flat.size:,} values from {flat.min():.3g} to {flat.max():.3g}."
+    return _finish(figure, alt=alt)
+
+
+def bars(values: Mapping[str, float], title: str, xlabel: str, digits: int = 2) -> Any:
+    """A number for each of a few things, written at the bar's end.
+
+    Args:
+        values: by name.
+        title: the figure's message.
+        xlabel: what is measured, with its unit.
+        digits: after the point.
+    """
+    figure, axes = _axes(height=0.42 * len(values) + 1.2)
+    names = list(values)[::-1]
+    axes.barh(names, [values[name] for name in names], color=TUNED, height=0.6)
+    for index, name in enumerate(names):
+        axes.text(values[name], index, f" {values[name]:,.{digits}f}", va="center")
+    axes.set(xlabel=xlabel, title=title)
+    axes.margins(x=0.16)
+    axes.grid(axis="y", visible=False)
+    said = "; ".join(f"{name} {value:,.{digits}f}" for name, value in values.items())
+    return _finish(figure, alt=f"{title}. {xlabel}: {said}.")
+
+
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    title: str, xlabel: str, ylabel: str, logx: bool = False, marks: bool = True,
+) -> Any:  # fmt: skip
+    """One line for each name; line style and mark tell them apart, also without color.
+
+    Args:
+        lines: (x, y) by name.
+        title: the figure's message.
+        xlabel, ylabel: with units.
+        logx: a logarithmic x axis, base 2.
+        marks: mark the points that were measured.
+    """
+    figure, axes = _axes()
+    styles = [("-", "o", TUNED), ("--", "s", BASE), (":", "^", "#b5651d"), ("-.", "D", "#3b3b3b")]
+    for (name, (x, y)), (dash, mark, color) in zip(lines.items(), styles, strict=False):
+        axes.plot(x, y, dash, marker=mark if marks else None, color=color, label=name)
+    if logx:
+        axes.set_xscale("log", base=2)
+        ticks = sorted({float(value) for x, _ in lines.values() for value in x})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if len(lines) > 1:
+        axes.legend()
+    said = "; ".join(f"{n}: {float(y[0]):.3g} to {float(y[-1]):.3g}" for n, (_, y) in lines.items())
+    return _finish(figure, alt=f"{title}. {ylabel} against {xlabel}: {said}.")
+
+
+def matrices(named: Mapping[str, Any], title: str) -> Any:
+    """Matrices side by side as gray pictures on one scale.
+
+    Args:
+        named: (rows, columns) tensors by name.
+        title: the figure's message.
+    """
+    figure, axes = _axes(width=2.6 * len(named), height=2.9, columns=len(named))
+    limit = max(float(matrix.abs().max()) for matrix in named.values())
+    for axis, (name, matrix) in zip(axes, named.items(), strict=True):
+        axis.imshow(matrix.detach().float(), cmap="gray", vmin=-limit, vmax=limit)
+        axis.set(title=name, xticks=[], yticks=[])
+        axis.grid(visible=False)
+    figure.suptitle(title)
+    return _finish(figure, alt=f"{title}. Gray pictures of: {', '.join(named)}.")
+
+
+def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) -> Any:
+    """Bars made of parts; hatches tell the parts apart without color.
+
+    Args:
+        rows: for each bar its parts by name, in order, all rows with the same parts.
+        title: the figure's message.
+        xlabel: what is added up, with its unit.
+    """
+    figure, axes = _axes(width=7.2, height=0.5 * len(rows) + 2.0)
+    parts = list(next(iter(rows.values())))
+    fills = ["#1f4e79", "#d9d9d9", "#6f93b5", "#8c8c8c", "#b5651d", "#f0d9b5", "#404040", "#c6d9ec"]
+    hatches = ["", "//", "", "..", "xx", "", "\\\\", "++"]
+    names = list(rows)[::-1]
+    left = [0.0] * len(names)
+    for index, part in enumerate(parts):
+        widths = [rows[name][part] for name in names]
+        axes.barh(names, widths, left=left, color=fills[index % 8], hatch=hatches[index % 8],
+                  edgecolor="white", height=0.62, label=part)  # fmt: skip
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for index, total in enumerate(left):
+        axes.text(total, index, f" {total:,.1f}", va="center")
+    axes.set(xlabel=xlabel, title=title)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    said = "; ".join(f"{name} {sum(parts.values()):,.1f}" for name, parts in rows.items())
+    return _finish(figure, alt=f"{title}. {xlabel}, in all: {said}.")

@@ -5,11 +5,13 @@ import html
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import plots
-from .evaluate import Scoreboard
 from .hardware import detect, versions
+
+if TYPE_CHECKING:
+    from .evaluate import Scoreboard
 
 LABELS = {
     "token_f1": "token F1",
@@ -21,7 +23,7 @@ LABELS = {
     "probe_accuracy": "general knowledge, accuracy",
     "probe_nll": "general knowledge, NLL (nats a token)",
 }
-_STYLE = """
+STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
 color:#1c1c1c;background:#fff}table{border-collapse:collapse;width:100%;margin:1rem 0}
 th,td{text-align:left;
@@ -31,7 +33,7 @@ pre{white-space:pre-wrap;background:#f4f4f4;padding:1rem}.wide{overflow-x:auto}
 """
 
 
-def scoreboard_rows(board: Scoreboard) -> list[tuple[str, str, str, str]]:
+def scoreboard_rows(board: "Scoreboard") -> list[tuple[str, str, str, str]]:
     """The scoreboard as text: metric, base, tuned, difference with its 95 % interval.
 
     Args:
@@ -48,7 +50,7 @@ def scoreboard_rows(board: Scoreboard) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def print_scoreboard(board: Scoreboard, console: Any) -> None:
+def print_scoreboard(board: "Scoreboard", console: Any) -> None:
     """Show the scoreboard as a table in the terminal.
 
     Args:
@@ -65,7 +67,7 @@ def print_scoreboard(board: Scoreboard, console: Any) -> None:
     console.print(table)
 
 
-def print_examples(board: Scoreboard, console: Any, count: int = 5) -> None:
+def print_examples(board: "Scoreboard", console: Any, count: int = 5) -> None:
     """Show some questions with reference, base and tuned answers side by side.
 
     Args:
@@ -95,7 +97,7 @@ def spread(examples: tuple[dict[str, str], ...], count: int) -> list[dict[str, s
     return list(examples[::step][:count])
 
 
-def save(board: Scoreboard, folder: Path, title: str) -> Path:
+def save(board: "Scoreboard", folder: Path, title: str) -> Path:
     """Write scoreboard.json, scoreboard.png and a self-contained report.html.
 
     Args:
@@ -114,17 +116,17 @@ def save(board: Scoreboard, folder: Path, title: str) -> Path:
     return page
 
 
-def _page(board: Scoreboard, folder: Path, title: str) -> str:
+def _page(board: "Scoreboard", folder: Path, title: str) -> str:
     config = folder / "config.yaml"
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{board.n} held-out questions, answered greedily by the base model and by the same "
         "model with its adapter. Intervals are paired bootstrap, 95 %.</p>",
-        _table(("metric", "base", "tuned", "tuned - base"), scoreboard_rows(board), numbers=True),
+        table(("metric", "base", "tuned", "tuned - base"), scoreboard_rows(board), numbers=True),
         _image(folder / "scoreboard.png", "Bars of each score, base beside tuned"),
         _image(folder / "loss.png", "Training loss over the optimizer steps"),
         "<h2>Every answer</h2>",
-        _table(
+        table(
             ("question", "reference", "base", "tuned"),
             ([e[k] for k in ("question", "reference", "base", "tuned")] for e in board.examples),
         ),
@@ -136,11 +138,18 @@ def _page(board: Scoreboard, folder: Path, title: str) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
     )
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = False) -> str:
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = False) -> str:
+    """An HTML table, its cells escaped.
+
+    Args:
+        head: the column titles.
+        rows: the cells of each row.
+        numbers: set all columns but the first as numbers.
+    """
     mark = " class=n" if numbers else ""
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
     body = "".join(

@@ -22,7 +22,7 @@ from .chat import IGNORED
 from .hardware import release_memory
 
 _EXPLODED = 3.0  # times the first loss
-_TIDY_STEPS = 25  # kept memory frays as batches differ in shape; this takes the frays back
+_TIDY_STEPS = 10  # kept memory frays as batches differ in shape; this takes the frays back
 _WINDOW = 4  # losses averaged when judging divergence
 
 

@@ -1,0 +1,118 @@
+"""Figures that one can move, with a plain figure wherever nothing can move.
+
+A live notebook shows controls; a run through papermill, a rendered page and GitHub show the
+figure for the first choices. No page is ever empty.
+"""
+
+import base64
+import html
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import KitError, lora, plots
+from .quantize import dequantize_4bit, quantize_4bit
+
+STATIC_VARIABLE = "QLORA_KIT_STATIC"  # set by course runs: show figures, no controls
+
+
+def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
+    """Show a figure with one slider for each of its settings.
+
+    Args:
+        draw: makes the figure from one value for each setting.
+        choices: the values of each setting; the first is shown at the start.
+
+    Raises:
+        KitError: no settings, or one without values.
+    """
+    from IPython.display import display
+
+    if not choices or not all(choices.values()):
+        raise KitError("explore needs at least one setting, each with its values.")
+    first = draw(**{name: values[0] for name, values in choices.items()})
+    if os.environ.get(STATIC_VARIABLE):
+        display(first)
+        return
+    panel = _panel(draw, first, choices)
+    bundle = panel._repr_mimebundle_()
+    bundle.update({"image/png": base64.b64encode(plots.png(first)).decode(),
+                   "text/plain": first.alt})  # fmt: skip
+    display(bundle, metadata={"image/png": {"alt": first.alt, "alttext": first.alt}}, raw=True)
+
+
+def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any]]) -> Any:
+    """Sliders over a picture that is drawn anew when one of them moves."""
+    import ipywidgets
+
+    picture = ipywidgets.HTML(_image(first))
+    sliders = {
+        name: ipywidgets.SelectionSlider(
+            options=[(str(value), value) for value in values],
+            description=name.replace("_", " "),
+            continuous_update=False,
+            style={"description_width": "9em"},
+            layout={"width": "28em"},
+        )
+        for name, values in choices.items()
+    }
+
+    def redraw(_: Any) -> None:
+        try:
+            picture.value = _image(draw(**{name: s.value for name, s in sliders.items()}))
+        except KitError as problem:
+            picture.value = f"<p>{html.escape(str(problem))}</p>"
+
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    return ipywidgets.VBox([*sliders.values(), picture])
+
+
+def _image(figure: Any) -> str:
+    data = base64.b64encode(plots.png(figure)).decode()
+    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(figure.alt, quote=True)}">'
+
+
+def explore_quantization(weights: Any) -> None:
+    """Move the data type and block size on real weights; see which values are left.
+
+    Args:
+        weights: a tensor, for example one layer's weight.
+    """
+
+    def draw(quant_type: str, block_size: int) -> Any:
+        piece = weights.detach().float()
+        restored = dequantize_4bit(quantize_4bit(piece, quant_type, block_size))
+        error = (restored - piece).norm() / piece.norm()
+        title = f"{quant_type}, blocks of {block_size}: relative error {error:.4f}"
+        return plots.density(restored - piece, title, "rounding error (weight units)")
+
+    explore(
+        draw,
+        quant_type=["nf4", "fp4", "int4"],
+        block_size=[64, 32, 128, 256, 512, 1024, 2048, 4096],
+    )
+
+
+def explore_rank(W: Any) -> None:
+    """Move the rank of an approximation; see the error and the parameters.
+
+    Args:
+        W: (out, in), the matrix to approximate.
+    """
+    import torch
+
+    errors = lora.rank_errors(W)
+    size = 64  # the picture's corner
+
+    def draw(rank: int) -> Any:
+        B, A = lora.low_rank(W, rank)
+        share = rank * (W.shape[0] + W.shape[1]) / W.numel()
+        shown = {
+            "the matrix": W[:size, :size],
+            f"rank {rank}": torch.as_tensor(B @ A)[:size, :size],
+        }
+        title = f"rank {rank}: {share:.1%} of the parameters, relative error {errors[rank]:.3f}"
+        return plots.matrices(shown, title)
+
+    explore(draw, rank=[r for r in (8, 1, 2, 4, 16, 32, 64, 128, 256) if r <= min(W.shape)])
