@@ -8,12 +8,13 @@ READY = $(VENV)/.ready
 export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint lab bench clean
+.PHONY: help setup demo test lint lab course bench clean
 
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
 	@echo "make test   lint, types and all tests"
-	@echo "make lab    open JupyterLab"
+	@echo "make lab    open the course in JupyterLab"
+	@echo "make course run all lessons as readers do, with a report"
 	@echo "make bench  compare training with TRL's, side by side"
 
 setup: $(READY)
@@ -37,7 +38,10 @@ test: lint
 	$(BIN)/python -m pytest
 
 lab: $(READY)
-	$(BIN)/jupyter lab
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+course: $(READY)
+	$(BIN)/qlora-kit course run --profile laptop --out runs/course-laptop
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench

@@ -107,3 +107,15 @@ def baseline(
     if lines and (yes or typer.confirm(f"Write {path}?")):
         write_baseline(new, path)
         print(f"Written: {path}")
+
+
+@course_app.command(epilog="Example: qlora-kit course cards runs/course-laptop")
+def cards(
+    run: Annotated[Path, typer.Argument(help="A run folder in profile laptop.")],
+    notebooks: Notebooks = _NOTEBOOKS,
+) -> None:
+    """Write a run's minutes and memory into the lessons' cards."""
+    from .cards import stamp_cards
+    from .course_record import read_run
+
+    print("\n".join(stamp_cards(read_run(run), notebooks)) or "The cards stay as they are.")

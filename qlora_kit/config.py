@@ -23,7 +23,8 @@ class TrainConfig:
     data: a file of conversations, see `data.read`.   output: the run folder to write.
     epochs: passes over the data; max_steps, when given, counts instead.
     batch_size: conversations per optimizer step, in micro-batches of token_budget tokens.
-    rank, alpha: of the adapters on all linear layers; their part is scaled by alpha / rank.
+    rank, alpha: of the adapters; their part is scaled by alpha / rank.
+    target_modules: the layers with adapters: "all-linear", or names such as "q_proj,v_proj".
     schedule: "linear" or "constant", after warmup (a share of the steps).
     save_steps: steps between checkpoints; None saves none but on Ctrl-C.
     report_to: "none", "tensorboard" or "trackio". None of them asks for a login.
@@ -43,6 +44,7 @@ class TrainConfig:
     warmup: float = 0.05
     rank: int = 16
     alpha: int = 32
+    target_modules: str = "all-linear"
     dropout: float = 0.0
     weight_decay: float = 0.0
     beta2: float = 0.98

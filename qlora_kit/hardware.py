@@ -14,6 +14,7 @@ from typing import Any
 
 GB = 1e9
 CACHE_VARIABLE = "QLORA_KIT_CACHE"
+COURSE_VARIABLE = "QLORA_KIT_COURSE_RUN"  # set in the kernels of `qlora-kit course run`
 
 # torch and bitsandbytes each load GNU OpenMP, whose idle threads spin. Beside one busy process
 # that costs most of the speed; sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs speed on a quiet

@@ -30,7 +30,7 @@ from papermill.execute import remove_error_markers
 from traitlets import default
 
 from .course_record import kit_environment
-from .hardware import GB, main_memory
+from .hardware import COURSE_VARIABLE, GB, main_memory
 
 _ENGINE = "qlora-kit"
 _LOG = logging.getLogger("qlora_kit.kernels")  # nbclient tells it what the outcome says better
@@ -219,6 +219,7 @@ class _KitEngine(Engine):
         )  # fmt: skip
         environ = kit_environment()
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook
+        environ[COURSE_VARIABLE] = "1"
         with open(scratch / "kernel.log", "wb") as log:
             try:
                 client.execute(cwd=str(scratch), env=environ, stdin=subprocess.DEVNULL,

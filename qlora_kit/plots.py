@@ -99,7 +99,7 @@ def loss_curve(metrics: Path, path: Path | None = None) -> Any:
               label=f"mean of {window} steps")  # fmt: skip
     axes.set(xlabel="optimizer step", ylabel="loss on the answers (nats a token)",
              title="Training loss", ylim=(0, None))  # fmt: skip
-    axes.legend()
+    axes.legend(frameon=False)
     alt = f"Training loss over {len(steps)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}."
     return _finish(figure, path, alt)
 
@@ -127,7 +127,7 @@ def scoreboard(board: "Scoreboard", path: Path | None = None) -> Any:
     axes.set_yticks(range(len(names)), [_LABELS[name] for name in reversed(names)])
     axes.set(xlim=(0, 1), xlabel=f"score (0 to 1), {board.n} held-out questions",
              title="Base and tuned; difference with 95 % interval")  # fmt: skip
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     said = [f"{_LABELS[n]} {board.base[n]:.2f} and {board.tuned[n]:.2f}" for n in names]
     return _finish(figure, path, f"Base and tuned: {'; '.join(said)}.")
 
@@ -167,13 +167,14 @@ def density(
 
     flat = values.detach().flatten().float().numpy()
     figure, axes = _axes()
-    axes.hist(flat, bins=121, density=True, color=BASE)
+    low, high = np.quantile(flat, [0.0002, 0.9998])  # a few far values would squeeze the rest
+    axes.hist(flat, bins=121, range=(low, high), density=True, color=BASE)
     if curve:
-        x = np.linspace(flat.min(), flat.max(), 300)
+        x = np.linspace(low, high, 300)
         z = (x - flat.mean()) / flat.std()
         axes.plot(x, np.exp(-z * z / 2) / (flat.std() * np.sqrt(2 * np.pi)), color=TUNED,
                   linewidth=2, label="normal curve, same mean and spread")  # fmt: skip
-        axes.legend()
+        axes.legend(frameon=False)
     for level in levels:
         axes.axvline(level, color=TUNED, linewidth=0.8, linestyle="--")
     axes.set(xlabel=xlabel, ylabel="density", title=title)
@@ -225,7 +226,7 @@ def curves(
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(lines) > 1:
-        axes.legend()
+        axes.legend(frameon=False)
     said = "; ".join(f"{n}: {float(y[0]):.3g} to {float(y[-1]):.3g}" for n, (_, y) in lines.items())
     return _finish(figure, alt=f"{title}. {ylabel} against {xlabel}: {said}.")
 
@@ -258,12 +259,12 @@ def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) ->
     figure, axes = _axes(width=7.2, height=0.5 * len(rows) + 2.0)
     parts = list(next(iter(rows.values())))
     fills = ["#1f4e79", "#d9d9d9", "#6f93b5", "#8c8c8c", "#b5651d", "#f0d9b5", "#404040", "#c6d9ec"]
-    hatches = ["", "//", "", "..", "xx", "", "\\\\", "++"]
+    hatches = ["", "//", "..", "", "xx", "\\\\", "++"]
     names = list(rows)[::-1]
     left = [0.0] * len(names)
     for index, part in enumerate(parts):
         widths = [rows[name][part] for name in names]
-        axes.barh(names, widths, left=left, color=fills[index % 8], hatch=hatches[index % 8],
+        axes.barh(names, widths, left=left, color=fills[index % 8], hatch=hatches[index % 7],
                   edgecolor="white", height=0.62, label=part)  # fmt: skip
         left = [a + b for a, b in zip(left, widths, strict=True)]
     for index, total in enumerate(left):
@@ -271,6 +272,6 @@ def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) ->
     axes.set(xlabel=xlabel, title=title)
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     said = "; ".join(f"{name} {sum(parts.values()):,.1f}" for name, parts in rows.items())
     return _finish(figure, alt=f"{title}. {xlabel}, in all: {said}.")

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import KitError, lora, plots
+from .hardware import COURSE_VARIABLE
 from .quantize import dequantize_4bit, quantize_4bit
-
-STATIC_VARIABLE = "QLORA_KIT_STATIC"  # set by course runs: show figures, no controls
 
 
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
@@ -31,7 +30,7 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     if not choices or not all(choices.values()):
         raise KitError("explore needs at least one setting, each with its values.")
     first = draw(**{name: values[0] for name, values in choices.items()})
-    if os.environ.get(STATIC_VARIABLE):
+    if os.environ.get(COURSE_VARIABLE):
         display(first)
         return
     panel = _panel(draw, first, choices)
@@ -116,3 +115,27 @@ def explore_rank(W: Any) -> None:
         return plots.matrices(shown, title)
 
     explore(draw, rank=[r for r in (8, 1, 2, 4, 16, 32, 64, 128, 256) if r <= min(W.shape)])
+
+
+def explore_memory() -> None:
+    """Move model, sequence length, batch and rank; see where the bytes go and what they fit on."""
+    from .memory import plan
+    from .memory_terms import Settings
+    from .model_sizes import GPUS, find_shape
+
+    def draw(model: str, sequence_length: int, batch: int, rank: int) -> Any:
+        settings = Settings(sequence_length=sequence_length, batch=batch, rank=rank)
+        found = plan(find_shape(model), settings, gpu="H200")
+        fits = [name for name in GPUS if plan(find_shape(model), settings, gpu=name).fits]
+        title = f"{model}: fits on " + (", ".join(fits[:3]) + " ..." if fits else "none of ours")
+        parts = {name: size / 1e9 for name, size in found.breakdown.items()}
+        return plots.stacked({model: parts}, title, "peak memory (GB)")
+
+    explore(
+        draw,
+        model=["Llama-3.1-8B", "SmolLM2-135M", "Qwen2.5-1.5B", "Qwen2.5-7B", "Llama-2-13B",
+               "Llama-2-70B"],
+        sequence_length=[512, 1024, 2048, 4096, 8192],
+        batch=[1, 2, 4, 8],
+        rank=[16, 8, 32, 64],
+    )  # fmt: skip

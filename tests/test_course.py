@@ -40,7 +40,8 @@ GOOD = [
 ]  # fmt: skip
 COURSE = {
     "01_good": GOOD,
-    "02_false": [("", "from qlora_kit.claims import claim\nclaim('never', 1 > 2, one=1, two=2)")],
+    "02_false": [("", "from qlora_kit.claims import claim\nclaim('never', 1 > 2, one=1, two=2)\n"
+                  "claim('always', True)")],
     "03_error": [("", "x = 1"), ("", "raise ValueError('<b>no</b> & never')")],
     "04_hang": [("", "import time\ntime.sleep(100)")],
     "05_killed": [
@@ -128,7 +129,7 @@ def test_results_are_recorded(ran):
     assert good.metrics[0] == Metric("perplexity", 28.4, "nats a token")
     assert 0.02 < good.peak_rss_gb < 2
     assert good.minutes > 0
-    assert [claim.held for claim in run.notebooks["02_false"].claims] == [False]
+    assert [claim.held for claim in run.notebooks["02_false"].claims] == [False, True]
     told = json.loads((out / "metrics.json").read_text())
     assert set(told) == {"profile", "versions", "machine", "notebooks"}
     assert told["notebooks"]["01_good"]["metrics"]["speed"] == {"value": 9.0, "unit": "tokens/s"}

@@ -75,7 +75,7 @@ def test_modules_import_only_from_their_left():
              "memory_terms", "memory", "config", "chat", "rows", "data", "checkpoint", "trainer",
              "plots", "train", "stats", "likelihood", "evaluate", "report", "talk", "demo",
              "claims", "profiles", "course_record", "kernels", "baselines", "course_report",
-             "course_view", "course", "exercises", "widgets", "cli_plan", "cli_course",
+             "course_view", "course", "cards", "exercises", "widgets", "cli_plan", "cli_course",
              "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only

@@ -59,7 +59,7 @@ def double_quant_bits(answer: Any) -> str:
         raise Hint("Almost: 256 of the 8-bit scales share one scale of 32 bits.")
     if near(given, right - 4, 1e-4):
         raise Hint("That is the overhead alone; the codes take 4 bits more.")
-    if near(given, bits_per_parameter(64, True), 1e-5):
+    if near(given, bits_per_parameter(64, True), 1e-4):
         raise Hint("That is for blocks of 64; the question has blocks of 128.")
     if not near(given, right, 1e-5):
         raise Hint("Add 4 bits, 8 bits for each block of 128, 32 bits for each 256 blocks.")
