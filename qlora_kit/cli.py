@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ def main() -> None:
     """Run the command; a KitError becomes one message on standard error and exit code 1."""
     apply_thread_policy()  # before anything loads torch
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.showwarning = lambda message, *_: print(f"qlora-kit: {message}", file=sys.stderr)
     try:
         app()
     except KitError as problem:

@@ -205,7 +205,7 @@ def bars(values: Mapping[str, float], title: str, xlabel: str, digits: int = 2) 
 
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    title: str, xlabel: str, ylabel: str, logx: bool = False, marks: bool = True,
+    title: str, xlabel: str, ylabel: str, logx: bool = False, logy: bool = False,
 ) -> Any:  # fmt: skip
     """One line for each name; line style and mark tell them apart, also without color.
 
@@ -213,17 +213,19 @@ def curves(
         lines: (x, y) by name.
         title: the figure's message.
         xlabel, ylabel: with units.
-        logx: a logarithmic x axis, base 2.
-        marks: mark the points that were measured.
+        logx, logy: a logarithmic axis, base 2.
     """
     figure, axes = _axes()
     styles = [("-", "o", TUNED), ("--", "s", BASE), (":", "^", "#b5651d"), ("-.", "D", "#3b3b3b")]
     for (name, (x, y)), (dash, mark, color) in zip(lines.items(), styles, strict=False):
-        axes.plot(x, y, dash, marker=mark if marks else None, color=color, label=name)
+        axes.plot(x, y, dash, marker=mark, color=color, label=name)
     if logx:
         axes.set_xscale("log", base=2)
         ticks = sorted({float(value) for x, _ in lines.values() for value in x})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    if logy:
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(lines) > 1:
         axes.legend(frameon=False)

@@ -62,7 +62,9 @@ MISTAKES = {
     "01.1": [
         (int8(lambda x: x.abs().max() / 128), "128"), (int8(lambda x: x.max() / 127), "abs"),
         (int8(lambda x: x.abs().max() / 127, torch.trunc), "cut off"),
-        (lambda x: torch.round(x), "two things"),
+        (lambda x: torch.round(x), "two things"), (lambda x: print(end=""), "returns nothing"),
+        (lambda x: (x.abs().max() / 127, torch.round(x)), "codes come first"),
+        (lambda x: (torch.round(x), x.abs().max()), "divide it by 127"),
         (lambda x: (torch.round(x * 100), 127 / x.abs().max()), "upside down"),
     ],
     "01.2": [

@@ -55,12 +55,12 @@ def test_shapes_have_the_published_parameters(name):
     assert SHAPES[name].parameters == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("use", ["fit", "held-out", "conditions", "fit-cpu"])
+@pytest.mark.parametrize("use", ["fit", "held-out", "conditions", "fit-cpu", "held-out-cpu"])
 def test_predictions_against_what_was_measured(use):
     found = errors(use)
     report = "\n".join(f"{error:+7.1%} {name}" for name, error in found.items())
-    assert statistics.mean(map(abs, found.values())) <= 0.06 + 0.04 * (use == "fit-cpu"), report
-    assert max(map(abs, found.values())) <= 0.15, report
+    assert statistics.mean(map(abs, found.values())) <= (0.10 if "cpu" in use else 0.06), report
+    assert max(map(abs, found.values())) <= (0.10 if "cpu" in use else 0.15), report
 
 
 def test_every_row_states_its_source_and_conditions():

@@ -4,6 +4,7 @@ Each lesson has a module `lesson_NN` whose `CHECKS` map an exercise to a functio
 answer, raises `Hint` naming the mistake, and returns why the right answer matters.
 """
 
+import dis
 import importlib
 import re
 from collections.abc import Callable
@@ -74,6 +75,8 @@ def call(function: Any, *arguments: Any) -> Any:
         raise Hint(f"This exercise asks for a function, and got {type(function).__name__}.")
     result = function(*arguments)
     if result is None or result is ...:
+        if len(list(dis.get_instructions(function))) > 3:  # more than a stub's
+            raise Hint("Your function returns nothing: end it with 'return ...'.")
         raise _UnattemptedError
     return result
 

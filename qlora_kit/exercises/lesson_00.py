@@ -37,7 +37,7 @@ def chat_messages(answer: Any) -> str:
         raise Hint(f"The turns should be system, then user; yours are {', '.join(roles)}.")
     if not all(str(turn["content"]).strip() for turn in answer):
         raise Hint("One of the turns says nothing.")
-    return "The template turns this list into the very text that the model was trained on."
+    return "The template turns this list into the form that the model was trained on."
 
 
 CHECKS = {"00.1": weight_gigabytes, "00.2": chat_messages}
