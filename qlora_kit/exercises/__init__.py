@@ -54,7 +54,10 @@ def judge(exercise: str, answer: Any) -> tuple[str, str]:
     except Hint as hint:
         return NOT_YET, str(hint)
     except Exception as problem:  # a learner's function may raise anything
-        return NOT_YET, f"It stopped with {type(problem).__name__}: {problem}"
+        said = f"It stopped with {type(problem).__name__}: {problem}"
+        if "cannot be multiplied" in said:
+            said += ". Each row of x is one input: products look like x @ W.t()."
+        return NOT_YET, said
 
 
 class _UnattemptedError(Exception):

@@ -33,6 +33,8 @@ def lora_forward(answer: Any) -> str:
         (1.0, "The adapter's part is not scaled: multiply it by alpha / rank."),
         (8.0, "You scale by alpha; divide it by the rank, which is A.shape[0]."),
         (0.25, "Your scale is upside down: it is alpha / rank."),
+        (8 / 6, "You divide alpha by the inputs; the rank is A.shape[0]."),
+        (8 / 2**0.5, "That is rsLoRA's scale; here it is alpha / rank."),
     ):
         if torch.allclose(y, base + scale * low, atol=1e-4):
             raise Hint(hint)
@@ -42,21 +44,21 @@ def lora_forward(answer: Any) -> str:
         raise Hint("Only the adapter's part is scaled, not the frozen layer's.")
     if not torch.allclose(y, base + 4.0 * low, atol=1e-4):
         raise Hint("The value differs from x W^T + (alpha / rank) x A^T B^T.")
-    return "Two thin products instead of one thick one: B A is never formed in training."
+    return "Two thin products instead of one thick one: that is how training does it, too."
 
 
 def first_gradient(answer: Any) -> str:
-    """02.3: which of "A" and "B" gets a gradient of exactly zero at the first step."""
+    """02.3: with A at zero and B not, which has a gradient of exactly zero at the first step."""
     given = str(answer).strip().upper()
-    if given == "B":
-        raise Hint("B is zero, but its gradient is dy (A x)^T, and A is not zero.")
+    if given == "A":
+        raise Hint("A is zero, but its gradient is B^T dy x^T, and B is not zero here.")
     if given in ("AB", "BOTH", "A AND B", "A, B"):
-        raise Hint("If both had none, nothing could ever be learned. Look at the table again.")
+        raise Hint("If both had none, nothing could ever be learned. Follow dy back to each.")
     if given in ("NONE", "NEITHER"):
         raise Hint("One of them is reached only through the other, which is zero at the start.")
-    if given != "A":
+    if given != "B":
         raise Hint('Answer with "A" or "B".')
-    return "B must move first; were both zero, neither would ever move."
+    return "B's gradient is dy (A x)^T: whichever is zero lets the other wait. PEFT lets A wait."
 
 
 CHECKS = {"02.1": adapter_parameters, "02.2": lora_forward, "02.3": first_gradient}
