@@ -104,10 +104,7 @@ def nf4_levels() -> torch.Tensor:
 
 
 def fp4_levels() -> torch.Tensor:
-    """The 16 levels of a 4-bit float: a sign, two exponent bits, one mantissa bit.
-
-    Returns:
-        (16,) fp32 in the order of bitsandbytes' codes, scaled to [-1, 1].
+    """The levels of a 4-bit float, (16,) in the order of bitsandbytes' codes, scaled to [-1, 1].
 
     Source: equal to `bitsandbytes.functional.get_4bit_type("fp4")`, whose exponents are stored
     as 1 -> 2^2 (times 2), 2 -> 2^1 and 3 -> 2^0 of the unit 2, and whose smallest is 1/16.
@@ -169,7 +166,7 @@ def quantize_4bit(
     Source: QLoRA (arXiv 2305.14314), section 3; equal to
     `bitsandbytes.functional.quantize_4bit` for NF4 and FP4.
     """
-    levels = levels_of(quant_type)
+    levels = levels_of(quant_type).to(x.device)
     if block_size not in BLOCK_SIZES:
         raise KitError(f"block_size must be one of {BLOCK_SIZES}, not {block_size}.")
     _require_finite(x)
@@ -195,7 +192,8 @@ def dequantize_4bit(quantized: Quantized4bit) -> torch.Tensor:
     Source: equal to `bitsandbytes.functional.dequantize_4bit`.
     """
     count = math.prod(quantized.shape)
-    values = levels_of(quantized.quant_type)[unpack(quantized.packed, count).long()]
+    levels = levels_of(quantized.quant_type).to(quantized.packed.device)
+    values = levels[unpack(quantized.packed, count).long()]
     scale = block_absmax(quantized).repeat_interleave(quantized.block_size)[:count]
     return (values * scale).reshape(quantized.shape).to(quantized.dtype)
 
@@ -329,7 +327,7 @@ def _nest(absmax: torch.Tensor) -> tuple[torch.Tensor, NestedStatistics]:
     very near a border may take the farther level; that is done alike here. A block without any
     spread gets code 0 throughout.
     """
-    offset, levels = absmax.mean(), dynamic_levels()
+    offset, levels = absmax.mean(), dynamic_levels().to(absmax.device)
     blocks = (absmax - offset).split(NESTED_BLOCK_SIZE)
     outer = torch.stack([block.abs().max() for block in blocks])
     scaled = torch.cat([b * (1 / m) for b, m in zip(blocks, outer, strict=True)]).clamp(-1, 1)
