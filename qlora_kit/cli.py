@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import KitError, __version__
+from .cli_audit import audit
 from .cli_course import course_app
 from .cli_plan import plan
 from .hardware import apply_thread_policy
@@ -246,6 +247,7 @@ def demo(
     show(output, _console())
 
 
+app.command(epilog="Example: qlora-kit audit train.jsonl --test test.jsonl")(audit)
 app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
 
 

@@ -1,0 +1,247 @@
+"""Personal data in text: e-mail addresses, phone numbers, cards, accounts, national numbers.
+
+A number counts when its own checksum or its official form says so. Order numbers, dates,
+versions and prices have neither; where form alone could deceive, the words before it decide.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+MASKS = {
+    "e-mail address": "[EMAIL]",
+    "IBAN": "[IBAN]",
+    "card number": "[CARD]",
+    "phone number": "[PHONE]",
+}
+NATIONAL_MASK = "[ID NUMBER]"
+
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@]|:[\w/~])"
+)
+_FILES = ("png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "json", "py", "html")
+_IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?!\w)")
+_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-])(?![.,]\d)")
+# What cards begin with, and how long they then are (ISO/IEC 7812 issuers).
+_ISSUERS = (
+    (re.compile(r"4"), {13, 16, 19}),  # Visa
+    (re.compile(r"5[1-5]|222[1-9]|22[3-9]|2[3-6]|27[01]|2720"), {16}),  # Mastercard
+    (re.compile(r"3[47]"), {15}),  # American Express
+    (re.compile(r"3(?:0[0-5]|[68])"), {14}),  # Diners Club
+    (re.compile(r"6011|64[4-9]|65"), {16, 19}),  # Discover
+    (re.compile(r"35(?:2[89]|[3-8])"), {16}),  # JCB
+    (re.compile(r"62"), {16, 17, 18, 19}),  # UnionPay
+)
+# Name, written form, module of python-stdnum that checks it, and whether the form is so plain
+# that a word before must say what it is.
+_NATIONAL = (
+    ("US social security number", r"\d{3}([- ])\d{2}\1\d{4}", "us.ssn", ""),
+    ("US social security number", r"\d{9}", "us.ssn", r"ssn|social security"),
+    ("UK NHS number", r"\d{3}[ -]?\d{3}[ -]?\d{4}", "gb.nhs", r"nhs"),
+    ("Spanish DNI", r"\d{8}-?[A-Z]", "es.dni", ""),
+    ("Spanish NIE", r"[XYZ]-?\d{7}-?[A-Z]", "es.nie", ""),
+    ("Italian codice fiscale", r"[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z]", "it.codicefiscale", ""),
+    ("French NIR", r"[12] ?\d{2} ?\d{2} ?\d[\dAB] ?\d{3} ?\d{3} ?\d{2}", "fr.nir", ""),
+    ("German tax number", r"\d{2} \d{3} \d{3} \d{3}", "de.idnr", ""),
+    ("German tax number", r"\d{11}", "de.idnr", r"tax|steuer|idnr|identifikation"),
+    ("Brazilian CPF", r"\d{3}\.\d{3}\.\d{3}-\d{2}", "br.cpf", ""),
+    ("Brazilian CPF", r"\d{11}", "br.cpf", r"cpf"),
+    ("Dutch BSN", r"\d{9}", "nl.bsn", r"bsn|burgerservice"),
+    ("Belgian national number", r"\d{2}\.\d{2}\.\d{2}-\d{3}\.\d{2}", "be.nn", ""),
+    ("Polish PESEL", r"\d{11}", "pl.pesel", r"pesel"),
+    ("Swedish personnummer", r"(?:\d{2})?\d{6}[-+]\d{4}", "se.personnummer", ""),
+    ("Finnish personal code", r"\d{6}[-+A]\d{3}[0-9A-Y]", "fi.hetu", ""),
+    ("Norwegian birth number", r"\d{6} ?\d{5}", "no.fodselsnummer", r"f.dselsnummer|personnummer"),
+    ("Swiss AHV number", r"756\.\d{4}\.\d{4}\.\d{2}", "ch.ssn", ""),
+    ("Indian Aadhaar", r"\d{4}([ -])\d{4}\1\d{4}", "in_.aadhaar", ""),
+    ("Indian Aadhaar", r"\d{12}", "in_.aadhaar", r"aadh?aar"),
+    ("Canadian SIN", r"\d{3}([- ])\d{3}\1\d{3}", "ca.sin", ""),
+    ("Canadian SIN", r"\d{9}", "ca.sin", r"\bsin\b|social insurance"),
+    ("Australian TFN", r"\d{3} ?\d{3} ?\d{3}", "au.tfn", r"tfn|tax file"),
+)  # fmt: skip
+_NINO = re.compile(  # no checksum, but a form that nothing else has
+    r"(?<!\w)(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?\d{2}){3} ?[A-D](?!\w)"
+)
+_PHONE = re.compile(
+    r"(?<![\w.,/#$€£@=-])(?:\+ ?)?\(?\d+\)?(?:(?:[ .\-/]{1,2}|(?<=\)))\(?\d+\)?)*(?![\w%€£-])"
+)
+# Also 555-123-4567, which nobody can have: who writes it so means a phone number.
+_NANP = re.compile(
+    r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]|[2-9]\d\d([ .])\d{3}\1|\d{3}-\d{3}-)\d{4}"
+)
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}")
+# An IP address, a version, or a social security number that nobody can have.
+_NO_PHONE = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|\d{3}-\d\d-\d{4}")
+_THING = (
+    r"\b(?:orders?|invoice|ticket|tracking|serial|part|sku|model|batch|lot|ref|reference|"
+    r"confirmation|booking|item|product|isbn|issn|ean|upc|gtin|version|build|firmware|article|"
+    r"catalog(?:ue)?|po|rma|parcel|shipment|imei|barcode|transaction|receipt|doi|patent|asin|"
+    r"license|policy|meter|reading|code|pin|id(?! card)|date|commit|error|case)\b"
+)
+_CALLING = (
+    r"\b(?:phones?|telephone|tel|mobile|cell(?:phone)?|call(?:ed|ing)?|ring|rang|text(?:ed)?|"
+    r"dial|fax|whatsapp|sms|hotline|callback|voicemail|landline|reach (?:me|us|him|her|them)|"
+    r"contact|handy|ph|(?:my|his|her|our|their|your) (?:(?:new|old|work|home|direct) )?number|"
+    r"telefon|t.l.phone|tel.fono)\b"
+)
+_TOPIC = re.compile(rf"(?P<thing>{_THING})|(?P<calling>{_CALLING})", re.I)
+_DIGITS = re.compile(r"(?:\d[^\w\n]{0,2}){6}\d|\d{6}")
+_REGIONS = ("GB", "DE", "FR", "IT", "ES", "AU", "IN")  # numbers at home begin with 0 or stand bare
+
+
+@dataclass(frozen=True)
+class Span:
+    """Personal data in a text.
+
+    Args:
+        start, end: where it stands.
+        what: "e-mail address", "phone number", "US social security number" and so on.
+    """
+
+    start: int
+    end: int
+    what: str
+
+    @property
+    def mask(self) -> str:
+        """What to put in its place."""
+        return MASKS.get(self.what, NATIONAL_MASK)
+
+
+def find_personal_data(text: str) -> list[Span]:
+    """The personal data in a text, in order, without overlaps.
+
+    Args:
+        text: in any language.
+    """
+    found: list[Span] = []
+    finders: list[Callable[[str], Iterator[Span]]] = []
+    if "@" in text:
+        finders.append(_emails)
+    if _DIGITS.search(text):
+        finders += [_ibans, _cards, _national, _phones]  # the surest first
+    for finder in finders:
+        for span in finder(text):
+            if all(span.end <= other.start or other.end <= span.start for other in found):
+                found.append(span)
+    return sorted(found, key=lambda span: span.start)
+
+
+def mask_personal_data(text: str) -> str:
+    """The text with its personal data replaced by [EMAIL], [PHONE], [CARD] and so on.
+
+    Args:
+        text: in any language.
+    """
+    for span in reversed(find_personal_data(text)):
+        text = text[: span.start] + span.mask + text[span.end :]
+    return text
+
+
+def _emails(text: str) -> Iterator[Span]:
+    for match in _EMAIL.finditer(text):
+        if match[0].rsplit(".", 1)[1].lower() not in _FILES:
+            yield Span(match.start(), match.end(), "e-mail address")
+
+
+def _ibans(text: str) -> Iterator[Span]:
+    from stdnum import iban
+
+    for match in _IBAN.finditer(text):
+        # Words in the text may follow: each country has one length, so at most one cut is valid.
+        ends = [i for i in range(len(match[0]), 14, -1) if match[0][i - 1].isalnum()]
+        for end in ends:
+            if match[0][end:][:1].isalnum():
+                continue
+            if iban.is_valid(match[0][:end]):
+                yield Span(match.start(), match.start() + end, "IBAN")
+                break
+
+
+def _cards(text: str) -> Iterator[Span]:
+    from stdnum import luhn
+
+    for match in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        issued = any(
+            begins.match(digits) and len(digits) in lengths for begins, lengths in _ISSUERS
+        )
+        if issued and len(set(digits)) > 1 and luhn.is_valid(digits):
+            yield Span(match.start(), match.end(), "card number")
+
+
+def _national(text: str) -> Iterator[Span]:
+    for match in _NINO.finditer(text):
+        yield Span(match.start(), match.end(), "UK national insurance number")
+    for what, form, module, word in _NATIONAL:
+        for match in _form(form).finditer(text):
+            before = text[max(0, match.start() - 40) : match.start()]
+            if word:
+                if not re.search(word, before, re.I):
+                    continue
+            elif _topic(before) == "thing":
+                continue
+            if _checksum(module)(match[0]):
+                yield Span(match.start(), match.end(), what)
+
+
+@cache
+def _form(form: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.,+#$€£-]){form}(?![\w-])(?![.,]\d)")
+
+
+@cache
+def _checksum(module: str) -> Callable[[str], bool]:
+    from importlib import import_module
+
+    valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
+    return valid
+
+
+def _topic(before: str) -> str:
+    """What the words before a number speak of last: a "thing", "calling", or ""."""
+    last = ""
+    for match in _TOPIC.finditer(re.split(r"[.!?;]\s", before)[-1]):
+        last = match.lastgroup or ""
+    return last
+
+
+def _phones(text: str) -> Iterator[Span]:
+    for match in _PHONE.finditer(text):
+        written = match[0]
+        digits = sum(character.isdigit() for character in written)
+        if not 7 <= digits <= 15 or _DATE.fullmatch(written) or _NO_PHONE.fullmatch(written):
+            continue
+        topic = _topic(text[max(0, match.start() - 40) : match.start()])
+        if _is_phone(written, digits, topic):
+            yield Span(match.start(), match.end(), "phone number")
+
+
+def _is_phone(written: str, digits: int, topic: str) -> bool:
+    groups = re.findall(r"\d+", written)
+    if topic == "thing" and not written.startswith("+"):
+        return False
+    if written.startswith(("+", "00")):
+        return _parses(re.sub(r"^00", "+", written), None, valid=False)
+    if _NANP.fullmatch(written):
+        return True
+    if topic == "calling":
+        local = len(groups) == 2 and [len(group) for group in groups] == [3, 4]
+        plain = _parses(written, "US") or any(_parses(written, region) for region in _REGIONS)
+        return local or (digits >= 8 and plain)
+    # At home elsewhere: "020 7946 0958". Without a separator it could be any number.
+    grouped = 2 <= len(groups) <= 5 and min(len(group) for group in groups) >= 2
+    at_home = written.lstrip("(").startswith("0") and digits >= 9
+    return grouped and at_home and any(_parses(written, region) for region in _REGIONS)
+
+
+def _parses(written: str, region: str | None, valid: bool = True) -> bool:
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(written, region)
+    except phonenumbers.NumberParseException:
+        return False
+    check = phonenumbers.is_valid_number if valid else phonenumbers.is_possible_number
+    return bool(check(number))

@@ -1,0 +1,267 @@
+"""How alike two texts are, and which texts of a large set are alike, without comparing all pairs.
+
+Two numbers are never "nearly" the same, and a word that everybody uses says little: that is
+what keeps two questions of one template apart, and two spellings of one question together.
+"""
+
+import math
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: a sign is a word
+_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|[^\W\d_{_ALONE}]+(?:['\u2019][^\W\d_]+)*")
+_APOSTROPHES = str.maketrans("", "", "'\u2019")
+
+PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
+TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
+NEIGHBORS = 12  # looked at for each text: bounds the work on sets made from templates
+FLOOR = 0.3  # estimated likeness below which a neighbor is not looked at
+# A question is the same with and without them.
+COURTESIES = {"hi", "hello", "hey", "dear", "please", "pls", "kindly", "thanks", "thank", "thx",
+              "cheers", "regards"}  # fmt: skip
+COMMON = 0.05  # words in more than this share of the texts enter the hashes only whole
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text as its different words and its numbers."""
+
+    all: frozenset[str]
+    numbers: tuple[str, ...]
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, without case, punctuation and apostrophes; numbers in one form.
+
+    Args:
+        text: in any script.
+    """
+    found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [_number(word) if word[0].isdigit() else word.translate(_APOSTROPHES) for word in found]
+
+
+def _number(word: str) -> str:
+    plain = word.replace(",", "")
+    if plain.count(".") > 1 or not plain.isascii() or len(plain) > 15:
+        return plain  # a version, or an identifier
+    whole, _, rest = plain.partition(".")
+    rest = rest.rstrip("0")
+    return f"{whole.lstrip('0') or '0'}.{rest}" if rest else whole.lstrip("0") or "0"
+
+
+def words_of(text: str) -> Words:
+    """A text as its words and numbers.
+
+    Args:
+        text: in any script.
+    """
+    found = split_words(text)
+    numbers = tuple(sorted(word for word in found if word[0].isdigit()))
+    return Words(frozenset(found) - COURTESIES or frozenset(found), numbers)
+
+
+class Weights:
+    """How much each word says: the logarithm of how few texts use it (IDF).
+
+    Args:
+        texts: the set, as words.
+    """
+
+    def __init__(self, texts: Iterable[Words]) -> None:
+        counts: Counter[str] = Counter()
+        total = 0
+        for text in texts:
+            counts.update(text.all)
+            total += 1
+        self.total = total
+        self.counts = counts
+        self._cache = {word: math.log1p(total / count) for word, count in counts.items()}
+        self._unseen = math.log1p(max(total, 1))
+
+    def __getitem__(self, word: str) -> float:
+        return self._cache.get(word, self._unseen)
+
+    def rare(self, word: str) -> bool:
+        """Whether hardly any text has this word, as is usual for a typing error.
+
+        Args:
+            word: from `split_words`.
+        """
+        return self.counts[word] <= max(1, self.total // 400)
+
+
+def likeness(one: Words, two: Words, weights: Weights) -> float:
+    """The weighted share of words that two texts have in common, typing errors forgiven.
+
+    Args:
+        one, two: the texts.
+        weights: of the set that they are from.
+
+    Returns:
+        From 0 (no word in common) to 1 (the same words, in any order).
+    """
+    shared, left, right = _compare(one, two, weights)
+    return shared / (shared + left + right) if shared else float(one.all == two.all)
+
+
+def exchange(one: Words, two: Words, weights: Weights) -> float:
+    """The weighted share of words that stand in the place of others, not beside them.
+
+    Args:
+        one, two: the texts.
+        weights: of the set that they are from.
+
+    Returns:
+        From 0 (one text only adds to the other) to 0.5 (no word in common).
+    """
+    shared, left, right = _compare(one, two, weights)
+    return min(left, right) / (shared + left + right) if left and right else 0.0
+
+
+def overlap(one: Words, two: Words, weights: Weights) -> float:
+    """The weighted share of the shorter text's words that the other has too.
+
+    Args:
+        one, two: the texts.
+        weights: of the set that they are from.
+    """
+    shared, left, right = _compare(one, two, weights)
+    return shared / (shared + min(left, right)) if shared else 0.0
+
+
+def _compare(one: Words, two: Words, weights: Weights) -> tuple[float, float, float]:
+    """The weights of what two texts share, of the rest of the first, and of the second."""
+    common = one.all & two.all
+    left, right = one.all - common, two.all - common
+    shared = sum(weights[word] for word in common)
+    for word in sorted(left) if left and right else ():
+        twin = next((other for other in sorted(right) if _typo(word, other, weights)), None)
+        if twin is not None:
+            shared += min(weights[word], weights[twin])
+            left, right = left - {word}, right - {twin}
+    return shared, sum(weights[word] for word in left), sum(weights[word] for word in right)
+
+
+def _typo(one: str, two: str, weights: Weights) -> bool:
+    """Whether one letter more, less or other, or two swapped, makes one word of the other."""
+    if abs(len(one) - len(two)) > 1 or one[0].isdigit() or two[0].isdigit():
+        return False
+    short = min(len(one), len(two))
+    if short < 2 or not (weights.rare(one) or weights.rare(two)):
+        return False  # "left" and "lift" are both words that others use
+    start = 0
+    while start < short and one[start] == two[start]:
+        start += 1
+    end = 0
+    while end < short - start and one[-1 - end] == two[-1 - end]:
+        end += 1
+    one, two = one[start : len(one) - end], two[start : len(two) - end]
+    return max(len(one), len(two)) <= 1 or (len(one) == 2 and one == two[::-1])
+
+
+def same_numbers(one: Words, two: Words) -> bool:
+    """Whether two texts have the same numbers, one mistyped digit among many forgiven.
+
+    Args:
+        one, two: the texts.
+    """
+    if one.numbers == two.numbers:
+        return True
+    left, right = Counter(one.numbers), Counter(two.numbers)
+    only_left, only_right = list((left - right).elements()), list((right - left).elements())
+    many = min(len(one.numbers), len(two.numbers)) >= 4 and min(len(one.all), len(two.all)) >= 20
+    return many and len(only_left) <= 1 and len(only_right) <= 1
+
+
+def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, int]]:
+    """Pairs of texts worth a closer look, by MinHash and a forest of hash prefixes (LSH).
+
+    Args:
+        texts: the set, each text once.
+        weights: of the set.
+
+    Yields:
+        (i, j) with i < j, each pair once.
+    """
+    if len(texts) < 2:
+        return
+    import numpy as np
+    from datasketch import MinHash, MinHashLSHForest
+
+    pieces = _Pieces(weights)
+    hashed = MinHash.bulk(
+        (pieces.of(text) for text in texts), num_perm=PERMUTATIONS, hashfunc=_same
+    )
+    forest = MinHashLSHForest(num_perm=PERMUTATIONS, l=TREES)
+    for index, signature in enumerate(hashed):
+        forest.add(index, signature)
+    forest.index()
+    values = np.stack([signature.hashvalues for signature in hashed]).astype(np.uint32)
+    seen: set[tuple[int, int]] = set()
+    for index, signature in enumerate(hashed):
+        found = np.array(forest.query(signature, NEIGHBORS), dtype=np.int64)
+        alike = (values[found] == values[index]).mean(axis=1)
+        for other in found[alike >= FLOOR].tolist():
+            pair = (min(index, other), max(index, other))
+            if index != other and pair not in seen:
+                seen.add(pair)
+                yield pair
+
+
+def _same(value: int) -> int:
+    return value
+
+
+class _Pieces:
+    """What is hashed: words, and the letter triples of words that say something."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    def of(self, text: Words) -> list[int]:
+        return [piece for word in text.all for piece in self._of(word)] or [0]
+
+    def _of(self, word: str) -> tuple[int, ...]:
+        found = self._cache.get(word)
+        if found is None:
+            found = tuple(zlib.crc32(piece.encode()) for piece in self._split(word))
+            self._cache[word] = found
+        return found
+
+    def _split(self, word: str) -> list[str]:
+        if word[0].isdigit():  # a number tells questions of one template apart
+            return [f"{word}#{copy}" for copy in range(12)]
+        if self._weights.counts[word] > COMMON * self._weights.total:
+            return [word]
+        padded = f" {word} "
+        return [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
+
+
+def components(size: int, pairs: Iterable[tuple[Any, Any]]) -> list[list[int]]:
+    """Groups of what is connected, directly or through others; the lonely are left out.
+
+    Args:
+        size: how many things there are.
+        pairs: which of them are connected.
+    """
+    parent = list(range(size))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for one, two in pairs:
+        low, high = sorted((root(one), root(two)))
+        parent[high] = low
+    groups: dict[int, list[int]] = {}
+    for index in range(size):
+        groups.setdefault(root(index), []).append(index)
+    return [group for group in groups.values() if len(group) > 1]

@@ -1,0 +1,556 @@
+"""The audit against planted flaws: what it finds, what it leaves, what a copy keeps."""
+
+import itertools
+import json
+import random
+import re
+import string
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+
+from qlora_kit import KitError
+from qlora_kit.audit import audit, clean
+from qlora_kit.contradictions import Answer, conflict
+from qlora_kit.data import DataError, bundled_data, read
+from qlora_kit.findings import KINDS, read_rows
+from qlora_kit.personal_data import find_personal_data, mask_personal_data
+from qlora_kit.similarity import Weights, words_of
+
+EACH = 200  # planted flaws of each kind
+SWAPS = {"how": "in what way", "cabinet": "unit", "show": "display", "many": "much", "big": "large",
+         "start": "begin", "buy": "purchase", "need": "require", "fix": "repair", "quick": "fast",
+         "get": "obtain", "often": "regularly", "help": "assist", "should": "must", "use": "employ",
+         "keep": "hold", "mean": "signify", "when": "at what time", "can": "could"}  # fmt: skip
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def pair(question, answer, **more):
+    return {"prompt": question, "completion": answer, **more}
+
+
+def base_rows(dice):
+    """Several thousand rows without flaws: the support set, its manual, and a made-up shop.
+
+    The shop's questions come from few templates, so that many differ in one word only.
+    """
+    known, rows = set(), []
+    for row in read(bundled_data("support/train.jsonl")):
+        rows.append(pair(row.question, row.answer))
+    for page in sorted(bundled_data("support/docs").glob("*.md")):
+        text = re.sub(r"[#*`|_]|\n(?=\S)", " ", page.read_text(encoding="utf-8"))
+        for sentence in re.split(r"(?<=[.])\s+", " ".join(text.split())):
+            words = sentence.split()
+            if 14 <= len(words) <= 40 and not re.search(r"\d", sentence):
+                half = len(words) // 2
+                rows.append(pair(" ".join(words[:half]), " ".join(words[half:])))
+    made = ["oak", "steel", "linen", "glass", "cork", "wool", "clay", "brass", "pine", "felt"]
+    things = [
+        "desk",
+        "lamp",
+        "shelf",
+        "stool",
+        "mirror",
+        "curtain",
+        "rug",
+        "vase",
+        "clock",
+        "bench",
+    ]
+    rooms = ["the kitchen", "a hallway", "my study", "the nursery", "a balcony", "the cellar"]
+    asked = ["Does the {m} {t} suit {r}?", "Which color has the {m} {t} for {r}?",
+             "Where is the {m} {t} for {r} made?"]  # fmt: skip
+    said = ["Our {m} {t} suits {r} well.", "The {t} of {m} comes in its own tone, fit for {r}.",
+            "A workshop near the coast makes this {m} {t}, and {r} is what it is for."]  # fmt: skip
+    for m, t, r in itertools.product(made, things, rooms):
+        question, answer = dice.choice(list(zip(asked, said, strict=True)))
+        rows.append(pair(question.format(m=m, t=t, r=r), answer.format(m=m, t=t, r=r)))
+    for number in dice.sample(range(100, 99_999), 1200):
+        rows.append(pair(f"What is the status of order {number}?", f"Order {number} has shipped."))
+    unique = [row for row in rows if not (row["prompt"] in known or known.add(row["prompt"]))]
+    dice.shuffle(unique)
+    return unique
+
+
+def mistype(text, dice, count=1):
+    for _ in range(count):
+        places = [m.start() for m in re.finditer(r"(?<=[a-z])[a-z](?=[a-z])", text)]
+        if not places:
+            return text
+        at = dice.choice(places)
+        text = dice.choice([
+            text[:at] + text[at + 1] + text[at] + text[at + 2 :],
+            text[:at] + text[at + 1 :],
+            text[:at] + text[at] + text[at:],
+            text[:at] + dice.choice(string.ascii_lowercase) + text[at + 1 :],
+        ])  # fmt: skip
+    return text
+
+
+def swap_word(text, dice):
+    known = [word for word in re.findall(r"[A-Za-z]+", text) if word.lower() in SWAPS]
+    if known:
+        word = dice.choice(known)
+        return re.sub(rf"\b{word}\b", SWAPS[word.lower()], text, count=1)
+    words = text.split()
+    at = dice.randrange(len(words) - 1)
+    words[at], words[at + 1] = words[at + 1], words[at]
+    return " ".join(words)
+
+
+def reorder(text, dice):
+    if ", " in text:
+        first, rest = text.rstrip("?.!").split(", ", 1)
+        return f"{rest}, {first}"
+    words = text.split()
+    at = dice.randrange(1, len(words))
+    return " ".join(words[at:] + words[:at])
+
+
+EDITS = {
+    "case": lambda text, dice: dice.choice([str.upper, str.lower, str.title])(text),
+    "punctuation": lambda text, dice: dice.choice(
+        [text.rstrip(".?!"), f"{text}!!", text.replace(",", ""), text.replace(" ", "  ", 2) + "."]
+    ),
+    "typing errors": lambda text, dice: mistype(text, dice, 1 + len(text) // 60),
+    "a word swapped": swap_word,
+    "reordered": reorder,
+    "politeness": lambda text, dice: dice.choice(["Hi, {}", "{} Please help.", "Hello! {} Thanks"])
+    .format(text),
+}  # fmt: skip
+
+
+def reword(text, dice, most=2):
+    for name in dice.sample(list(EDITS), dice.randint(1, most)):
+        text = EDITS[name](text, dice)
+    return text
+
+
+def luhn(digits):
+    total = sum(
+        sum(divmod(2 * int(d), 10)) if place % 2 == 0 else int(d)
+        for place, d in enumerate(reversed(digits))
+    )
+    return digits + str(-total % 10)
+
+
+def card(dice):
+    prefix, length = dice.choice([("4", 16), ("51", 16), ("55", 16), ("37", 15), ("6011", 16)])
+    number = luhn(prefix + "".join(dice.choices(string.digits, k=length - len(prefix) - 1)))
+    return dice.choice([number, " ".join(re.findall("....", number) or [number])
+                        if length == 16 else number])  # fmt: skip
+
+
+def iban(dice):
+    country, bban = dice.choice([("DE", 18), ("FR", 0), ("GB", 0), ("AT", 16)])
+    if country == "GB":
+        body = "NWBK" + "".join(dice.choices(string.digits, k=14))
+    elif country == "FR":
+        bank = "".join(dice.choices(string.digits, k=21))
+        body = f"{bank}{97 - int(bank + '00') % 97:02d}"
+        # Of a French account the bank, branch and account have weights 89, 15 and 3.
+        key = 97 - (89 * int(bank[:5]) + 15 * int(bank[5:10]) + 3 * int(bank[10:])) % 97
+        body = f"{bank}{key:02d}"
+    else:
+        body = "".join(dice.choices(string.digits, k=bban))
+    turned = "".join(str(int(mark, 36)) for mark in f"{body}{country}00")
+    whole = f"{country}{98 - int(turned) % 97:02d}{body}"
+    return dice.choice([whole, " ".join(re.findall("..?.?.?", whole))])
+
+
+def phone(dice):
+    d = lambda count: "".join(dice.choices(string.digits, k=count))  # noqa: E731
+    area = f"{dice.choice('23456789')}{d(2)}".replace("911", "912")
+    return dice.choice([
+        f"({area}) {dice.choice('23456789')}{d(2)}-{d(4)}", f"{area}-555-{d(4)}",
+        f"+1 {area} 555 {d(4)}", f"+49 30 {d(7)}", f"+44 20 7946 0{d(3)}",
+        f"+33 6 {d(2)} {d(2)} {d(2)} {d(2)}",
+        f"020 7946 0{d(3)}", f"0171 2{d(6)}",
+    ])  # fmt: skip
+
+
+def social_security(dice):
+    area = dice.choice([n for n in range(1, 900) if n != 666])
+    return f"{area:03d}-{dice.randint(1, 99):02d}-{dice.randint(1, 9999):04d}"
+
+
+def spanish(dice):
+    number = dice.randrange(10_000_000, 99_999_999)
+    return f"{number}{'TRWAGMYFPDXBNJZSQVHLCKE'[number % 23]}"
+
+
+def email(dice):
+    name = dice.choice(["maria.lopez", "j_smith", "tomsen88", "li-wei", "a.novak+shop"])
+    host = dice.choice(["example.com", "mail.example.org", "posteo.de", "uni-hall.ac.uk"])
+    return f"{name}{dice.randrange(99)}@{host}"
+
+
+PRIVATE = {
+    "e-mail address": (email, "Write to {}.", "my address is {}, thanks", "<{}>"),
+    "phone number": (phone, "Call me at {} after six.", "My number is {}.", "{} is my mobile."),
+    "card number": (card, "I paid with {}.", "The card {} was charged twice.", "card: {}"),
+    "IBAN": (iban, "Send it to {} please.", "Refund: {}.", "My account is {}, AT ONCE."),
+    "US social security number": (social_security, "My SSN is {}.", "({})", "It says {} here."),
+    "Spanish DNI": (spanish, "DNI {}.", "My document reads {}.", "id card {}"),
+}
+
+
+def near_miss(dice):
+    """What looks like personal data and is not."""
+    d = lambda count: "".join(dice.choices(string.digits, k=count))  # noqa: E731
+    wrong_card = luhn("4" + d(14))
+    wrong_card = wrong_card[:-1] + str((int(wrong_card[-1]) + 1 + dice.randrange(8)) % 10)
+    wrong_iban = f"DE{dice.randint(2, 9)}0{d(18)}"
+    while int("".join(str(int(m, 36)) for m in wrong_iban[4:] + wrong_iban[:4])) % 97 == 1:
+        wrong_iban = f"DE20{d(18)}"
+    return dice.choice([
+        f"Order {d(10)} is late.", f"Order number {d(3)}-{d(7)}-{d(7)}.", f"Ticket #{d(8)}.",
+        f"On 20{d(2)}-0{dice.randint(1, 9)}-1{dice.randint(0, 9)} at 10:30.",
+        f"Since 1{dice.randint(0, 9)}.04.20{d(2)}.",
+        f"Firmware {dice.randint(1, 9)}.{d(2)}.{d(3)}.{d(4)}.", f"It cost ${d(3)},{d(3)}.99.",
+        f"At 192.168.{dice.randrange(255)}.{dice.randrange(255)}.", f"Code {wrong_card}.",
+        f"Reference {wrong_iban}.", f"Serial {d(4)}-{d(4)}-{d(4)}.", f"Part 000-{d(2)}-{d(4)}.",
+        f"The range is {d(4)}-{d(4)}.", f"{d(9)}", f"Tracking 1Z{d(16)}.", "Ask @maria_shop.",
+        "See icon@2x.png and user@localhost.", f"{d(3)} of {d(4)} in {d(2)} minutes.",
+        f"ISBN 978-{dice.randrange(9)}-{d(4)}-{d(4)}-{d(1)}.", f"{d(2)} + {d(3)} = {d(3)}",
+    ])  # fmt: skip
+
+
+def score(found, planted, clean_rows=()):
+    """Recall over planted groups, precision over findings."""
+    caught = sum(any(group & rows for rows in found) for group in planted)
+    right = sum(any(group & rows for group in planted) for rows in found)
+    return caught / len(planted), right / max(len(found), 1)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """A set of several thousand rows with 200 flaws of each kind, and where they are."""
+    folder = tmp_path_factory.mktemp("planted")
+    dice = random.Random(7)
+    rows = base_rows(dice)
+    held_out, rows = rows[:300], rows[300:]
+    long = [row for row in rows if len(row["prompt"].split()) >= 6]
+    sources = iter(dice.sample(long, 3 * EACH))
+    flawed: list[tuple[str, dict, dict | None]] = []
+    for _ in range(EACH):
+        source = next(sources)
+        flawed.append(("exact_duplicate", dict(source), source))
+        source = next(sources)
+        answer = source["completion"]
+        other = (
+            reword(answer, dice, 1) if dice.random() < 0.5 and len(answer.split()) > 4 else answer
+        )
+        flawed.append(("near_duplicate", pair(reword(source["prompt"], dice), other), source))
+    leaks = [row for row in held_out if len(row["prompt"].split()) >= 6][:EACH]
+    for index, row in enumerate(leaks):
+        question = row["prompt"] if index % 2 else reword(row["prompt"], dice)
+        flawed.append(("test_leak", pair(question, row["completion"]), None))
+    kinds = list(PRIVATE)
+    for index in range(EACH):
+        make, *frames = PRIVATE[kinds[index % len(kinds)]]
+        source = next(sources)
+        text = f"{source['prompt']} {dice.choice(frames).format(make(dice))}"
+        source["prompt"] = text  # in place: not also a duplicate
+        source["flaw"] = "personal_data"
+    used = {id(source) for _, _, source in flawed}
+    for row in dice.sample([r for r in rows if "flaw" not in r and id(r) not in used], 600):
+        row["prompt"] += " " + near_miss(dice)
+    everything = [(None, row, None) for row in rows] + flawed
+    dice.shuffle(everything)
+    where = {id(row): number for number, (_, row, _) in enumerate(everything, 1)}
+    truth = defaultdict(list)
+    for number, (kind, row, source) in enumerate(everything, 1):
+        if kind:
+            truth[kind].append({number} | ({where[id(source)]} if source else set()))
+        if row.get("flaw"):
+            truth["personal_data"].append({number})
+    data = write(folder / "train.jsonl", [row for _, row, _ in everything])
+    test = write(folder / "test.jsonl", held_out)
+    return audit(data, test), truth, len(everything)
+
+
+@pytest.mark.parametrize(
+    "kind", ["exact_duplicate", "near_duplicate", "test_leak", "personal_data"]
+)
+def test_planted_flaws_are_found_and_little_else(planted, kind):
+    found, truth, rows = planted
+    assert rows >= 3500
+    recall, precision = score([set(each.rows) for each in found.of(kind)], truth[kind])
+    print(f"{kind}: recall {recall:.3f}, precision {precision:.3f}, n {len(truth[kind])}")
+    assert len(truth[kind]) >= EACH - 5
+    assert recall >= 0.95
+    assert precision >= 0.9
+
+
+def test_two_wordings_of_one_answer_are_no_contradiction():
+    answers = defaultdict(set)
+    for name in ("train.jsonl", "test.jsonl"):
+        for row in lines(bundled_data(f"support/{name}")):
+            answers[row["fact"]] |= {row["messages"][2]["content"], row.get("paraphrase")} - {None}
+    pairs = [p for said in answers.values() for p in itertools.combinations(sorted(said), 2)]
+    weights = Weights(words_of(text) for said in answers.values() for text in said)
+    flagged = [p for p in pairs if conflict(Answer(p[0]), Answer(p[1]), weights)]
+    assert len(pairs) >= 390
+    assert len(flagged) < 0.01 * len(pairs), flagged
+    facts = list(answers)
+    strangers = [(min(answers[a]), max(answers[b])) for a, b in itertools.pairwise(facts)]
+    told = [bool(conflict(Answer(a), Answer(b), weights)) for a, b in strangers]
+    assert sum(told) >= 0.9 * len(told)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "said"),
+    [
+        ("You can return it in the trial period.", "You cannot return it in the trial period.",
+         "'not'"),
+        ("It takes 5 days.", "It takes 14 working days, at most.", "5 in one answer"),
+        ("Yes, it does.", "No, that is not in the plan.", "yes in one"),
+        ("Press the green button twice.", "Press the red button twice.", "'green'"),
+        ("We ship with Norpost in Europe.", "We ship with Velofix in Europe.", "'norpost'"),
+        ("billing", "shipping", "nothing in common"),
+        ("It runs on 5 volts.", "Five volts is what it runs on.", ""),
+        ("Fix the pump with a cloth.", "Repair the pump, using a cloth.", ""),
+        ("Within 30 days.", "Within thirty days of the purchase.", ""),
+        ("Yes, you may.", "Yes.", ""),
+        ("Open from 3 p.m.", "Open from 3 pm", ""),
+    ],
+)  # fmt: skip
+def test_numbers_negations_and_opposites_decide(one, two, said):
+    weights = Weights(words_of(row.answer) for row in read(bundled_data("support/train.jsonl")))
+    for pair_of in ((one, two), (two, one)):
+        reason = conflict(*map(Answer, pair_of), weights)
+        assert bool(reason) == bool(said)
+    assert said in conflict(Answer(one), Answer(two), weights)
+
+
+def test_contradictions_are_found_among_the_rewordings(tmp_path):
+    dice = random.Random(3)
+    rows = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))]
+    numbered = dice.sample([r for r in rows if re.search(r"\d", r["completion"])], EACH)
+    planted = []
+    for source in numbered:
+        wrong = re.sub(r"\d+", lambda m: str(int(m[0]) + dice.randint(2, 9)), source["completion"])
+        question = reword(source["prompt"], dice, 1) if dice.random() < 0.5 else source["prompt"]
+        planted.append((source, pair(question, wrong)))
+    everything = rows + [row for _, row in planted]
+    found = audit(write(tmp_path / "a.jsonl", everything)).of("contradiction")
+    number = {id(row): index for index, row in enumerate(everything, 1)}
+    truth = [{number[id(source)], number[id(row)]} for source, row in planted]
+    recall, precision = score([set(each.rows) for each in found], truth)
+    assert recall >= 0.9
+    assert precision >= 0.95
+    assert all(each.drop == each.rows for each in found)
+
+
+def test_the_bundled_set_is_left_in_peace():
+    found = audit(bundled_data("support/train.jsonl"), bundled_data("support/test.jsonl"))
+    assert found.rows == 1348
+    assert found.test_rows == 120
+    assert set(found.counts()) <= {"near_duplicate"}
+    assert len(found.findings) <= 5  # keywords of a question, in another order
+
+
+BAD = {
+    "empty_answer": [("", "no answer"), ("   ", "no answer"), ("...", "only"), ("N/A", "place"),
+                     (None, "no answer")],
+    "truncated_answer": [("Turn the knob to the left and then hold the", "'the'"),
+                         ("The pump runs for ten minutes every hour, becau", "'becau'"),
+                         ("Open the hatch, wait a moment, and,", "'and,'")],
+    "boilerplate_answer": [("As an AI language model, I do not have a garden.", "As an AI"),
+                           ("I\u2019m sorry, but I can\u2019t help with that request.", "sorry"),
+                           ("Unfortunately, I cannot answer your question here.", "Unfort")],
+    "language_outlier": [("Der Schrank muss drei Stunden stehen, bevor er läuft.", "'de'"),
+                         ("Vous devez attendre trois heures avant de le brancher.", "'fr'")],
+    "length_outlier": [("Wait. " * 400, "2,399 characters")],
+}  # fmt: skip
+
+
+def test_bad_answers_and_outliers(tmp_path):
+    rows = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))]
+    truth = {}
+    for kind, answers in BAD.items():
+        for place, (answer, _) in enumerate(answers):
+            rows.insert(10 * place, pair(f"What about the {kind} in number {place}?", answer))
+    for number, row in enumerate(rows, 1):
+        for kind, answers in BAD.items():
+            if f"the {kind} in" in row["prompt"]:
+                truth[kind, number] = dict(answers)[row["completion"]]
+    found = audit(write(tmp_path / "a.jsonl", rows))
+    told = {(each.kind, each.rows[0]): each.reason for each in found.findings}
+    for key, said in truth.items():
+        assert said in told[key], (key, told.get(key))
+    assert not [key for key in told if key not in truth and key[0] in BAD]
+
+
+@pytest.mark.parametrize("row", [
+    {"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": " "}]},
+    {"messages": [{"role": "user", "content": "a?"}]},
+    {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": ""}]},
+    {"conversations": [{"from": "human", "value": "a?"}]},
+    {"instruction": "a?", "input": "", "output": None},
+    {"prompt": "a?"},
+])  # fmt: skip
+def test_rows_without_an_answer_are_read_in_every_form(tmp_path, row):
+    whole = {
+        "messages": {"messages": [{"role": "user", "content": "b?"},
+                                  {"role": "assistant", "content": "c"}]},
+        "conversations": {"conversations": [{"from": "human", "value": "b?"},
+                                            {"from": "gpt", "value": "c"}]},
+        "instruction": {"instruction": "b?", "output": "c"},
+        "prompt": {"prompt": "b?", "completion": "c"},
+    }[next(iter(row))]  # fmt: skip
+    path = write(tmp_path / "a.jsonl", [whole, row])
+    assert [(r.question, r.answer) for r in read_rows(path)] == [("b?", "c"), ("a?", "")]
+
+
+def test_one_answer_to_everything_and_uneven_labels(tmp_path):
+    dice = random.Random(1)
+    rows = [pair(r.question, r.answer, intent="care" if n % 12 else "billing")
+            for n, r in enumerate(read(bundled_data("support/train.jsonl")))]  # fmt: skip
+    for row in dice.sample(rows, 60):
+        row["completion"] = "Please see the manual for all details."
+    found = audit(write(tmp_path / "a.jsonl", rows))
+    [same] = found.of("boilerplate_answer")
+    assert len(same.rows) == 60
+    assert same.drop == same.rows[1:]
+    [uneven] = found.of("imbalance")
+    assert "'intent'" in uneven.reason
+    assert "billing 113" in uneven.reason
+    assert len(uneven.rows) == 113
+
+
+def test_answers_that_are_labels_may_repeat_but_not_be_uneven(tmp_path):
+    names = ["leak"] * 150 + ["billing"] * 140 + ["praise"] * 12
+    questions = [r.question for r in read(bundled_data("support/train.jsonl"))]
+    rows = [pair(*each) for each in zip(questions, names, strict=False)]
+    found = audit(write(tmp_path / "a.jsonl", rows))
+    assert found.counts() == {"imbalance": 1}
+    assert "praise 12" in found.findings[0].reason
+
+
+@pytest.mark.parametrize("what", PRIVATE)
+def test_personal_data_is_named_and_masked(what):
+    dice = random.Random(what)
+    make, *frames = PRIVATE[what]
+    for _ in range(100):
+        private = make(dice)
+        text = dice.choice(frames).format(private)
+        assert [span.what for span in find_personal_data(text)] == [what], text
+        assert private not in mask_personal_data(text)
+
+
+def test_what_only_looks_like_personal_data_is_left():
+    dice = random.Random(5)
+    texts = [near_miss(dice) for _ in range(1000)]
+    wrong = [text for text in texts if find_personal_data(text)]
+    assert len(wrong) <= 5, wrong
+
+
+def rows_to_clean():
+    rows = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))][:300:3]
+    private = pair(
+        "May I write you?", "Yes, to maria.lopez@posteo.de at any time.", note="call +49 30 9018200"
+    )
+    return [*rows, rows[4], pair(rows[5]["prompt"].upper(), rows[5]["completion"]), private,
+            pair("And what then?", ""), pair("Is it free?", "Yes."),
+            pair("Is it free?", "No.")]  # fmt: skip
+
+
+def test_a_cleaned_copy_says_what_it_dropped(tmp_path):
+    rows = rows_to_clean()
+    data = write(tmp_path / "a.jsonl", rows)
+    test = write(tmp_path / "t.jsonl", [rows[7]])
+    before = data.read_bytes()
+    cleaned = clean(audit(data, test), tmp_path / "b.jsonl")
+    kinds = {row: kind for row, (kind, _) in cleaned.dropped.items()}
+    assert kinds == {8: "test_leak", 101: "exact_duplicate", 102: "near_duplicate",
+                     104: "empty_answer", 105: "contradiction", 106: "contradiction"}  # fmt: skip
+    left = lines(cleaned.path)
+    assert len(left) == cleaned.kept == 100
+    assert left[:7] == rows[:7]
+    assert left[-1]["completion"] == "Yes, to [EMAIL] at any time."
+    assert left[-1]["note"] == "call [PHONE]"
+    assert data.read_bytes() == before
+    told = {line["row"]: line["done"] for line in lines(cleaned.log)}
+    assert told == dict.fromkeys(kinds, "dropped") | {103: "masked"}
+    assert "lopez" not in cleaned.log.read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.jsonl",
+        "b.jsonl",
+        "b.log.jsonl",
+        "t.jsonl",
+    ]
+    again = audit(cleaned.path, test)
+    assert not again.findings
+
+
+def test_an_input_is_never_written_over(tmp_path):
+    rows = rows_to_clean()
+    data, test = write(tmp_path / "a.jsonl", rows), write(tmp_path / "t.jsonl", rows[:2])
+    (tmp_path / "link.jsonl").symlink_to(data)
+    (tmp_path / "x.log.jsonl").hardlink_to(data)
+    found, before = audit(data, test), data.read_bytes()
+    for name in ("a.jsonl", "t.jsonl", "link.jsonl", "x.jsonl", ".", "absent/b.jsonl"):
+        with pytest.raises(KitError, match=r"is an input|is a folder|does not exist"):
+            clean(found, tmp_path / name)
+    assert data.read_bytes() == before
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    found = audit(write(tmp_path / "a.jsonl", rows_to_clean()))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(KitError, match="No space left"):
+        clean(found, tmp_path / "b.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def kit(*arguments):
+    command = [sys.executable, "-m", "qlora_kit.cli", "audit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command_for_people_and_for_scripts(tmp_path):
+    data = write(tmp_path / "a[b].jsonl", rows_to_clean())
+    options = ("--figure", tmp_path / "f.png", "--clean", tmp_path / "c.jsonl")
+    shown = kit(data, *options)
+    assert shown.returncode == 0, shown.stderr
+    for said in ("a[b].jsonl", "exact duplicate", "dropped row 101", "masked in row 103", "f.png"):
+        assert said in shown.stdout
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads(kit(data, *options, "--json").stdout)
+    assert told["rows"] == 106
+    assert {each["kind"] for each in told["findings"]} <= set(KINDS)
+    assert all(each["rows"] and each["reason"] for each in told["findings"])
+    assert {each["row"] for each in told["cleaned"]["dropped"]} >= {101, 102, 104}
+    assert "Example: qlora-kit audit" in " ".join(kit("--help").stdout.split())
+
+
+def test_bad_input_is_one_message(tmp_path):
+    good = write(tmp_path / "good.jsonl", [pair("a", "b")])
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"prompt": "a", "completion": "b"}\n{"prompt":\n')
+    for arguments, said in [
+        ((tmp_path / "absent.jsonl",), "There is no file"),
+        ((broken,), "broken.jsonl, row 2: not valid JSON"),
+        ((good, "--test", good), "the training set itself"),
+        ((good, "--clean", good), "is an input"),
+        ((good, "--prompt-field", "a"), "Give both"),
+        ((write(tmp_path / "q.jsonl", [{"frage": "a", "antwort": "b"}]),), "--prompt-field frage"),
+    ]:
+        done = kit(*arguments)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    with pytest.raises(DataError, match="1 of 2 rows cannot be read"):
+        audit(broken)
