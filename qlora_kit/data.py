@@ -77,12 +77,12 @@ def read(
     rows = list(rows_of(path, problems))
     if not rows and not problems:
         raise DataError(f"{path} is empty: there is nothing to train on.")
-    convert = _converter(path, rows, prompt_field, completion_field)
+    convert = converter(path, rows, prompt_field, completion_field)
     conversations = []
     for number, row in rows:
         try:
-            conversations.append(Conversation(tuple(_checked(convert(row))), number))
-        except _BadRowError as bad:
+            conversations.append(Conversation(tuple(checked(convert(row))), number))
+        except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
     if problems:
         problems.sort(key=lambda problem: problem.row)
@@ -91,14 +91,26 @@ def read(
     return conversations
 
 
-class _BadRowError(Exception):
-    pass
+class BadRowError(Exception):
+    """A row that cannot be used; says why."""
 
 
-def _converter(
+def converter(
     path: Path, rows: list[tuple[int, dict[str, Any]]], prompt: str | None, completion: str | None
 ) -> Any:
-    """Choose how rows become messages, by the fields that the file has."""
+    """Choose how rows become messages, by the fields that the file has.
+
+    Args:
+        path: named in the errors.
+        rows: from `rows.rows_of`.
+        prompt, completion: the columns of question and answer, or None.
+
+    Returns:
+        A function from a row to its messages, which raises BadRowError.
+
+    Raises:
+        DataError: fields that say nothing of question and answer.
+    """
     fields = list(dict.fromkeys(field for _, row in rows for field in row))
     if prompt and completion:
         absent = [field for field in (prompt, completion) if field not in fields]
@@ -131,11 +143,11 @@ def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
         try:
             messages = json.loads(messages)
         except ValueError:
-            raise _BadRowError(f"{field!r} is neither a list nor JSON") from None
+            raise BadRowError(f"{field!r} is neither a list nor JSON") from None
     if not isinstance(messages, list) or not messages:
-        raise _BadRowError(f"{field!r} is not a list of turns" if messages else f"no {field!r}")
+        raise BadRowError(f"{field!r} is not a list of turns" if messages else f"no {field!r}")
     if not all(isinstance(message, dict) for message in messages):
-        raise _BadRowError(f"{field!r} holds a turn that is not an object")
+        raise BadRowError(f"{field!r} holds a turn that is not an object")
     return messages
 
 
@@ -154,9 +166,9 @@ def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, A
         return [*_chat(row, prompt), *_chat(row, completion)]
     for field in (prompt, completion):
         if row.get(field) is None or row[field] == "":
-            raise _BadRowError(f"{field!r} is missing or empty")
+            raise BadRowError(f"{field!r} is missing or empty")
         if not isinstance(row[field], str):
-            raise _BadRowError(f"{field!r} is not text")
+            raise BadRowError(f"{field!r} is not text")
     return [{"role": "user", "content": row[prompt]},
             {"role": "assistant", "content": row[completion]}]  # fmt: skip
 
@@ -164,35 +176,42 @@ def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, A
 def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     instruction, extra = row.get("instruction"), row.get("input")
     if not isinstance(instruction, str) or not instruction.strip():
-        raise _BadRowError("'instruction' is missing or empty")
+        raise BadRowError("'instruction' is missing or empty")
     question = (
         f"{instruction}\n\n{extra}" if isinstance(extra, str) and extra.strip() else instruction
     )
     return _pair({"instruction": question, "output": row.get("output")}, "instruction", "output")
 
 
-def _checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Roles known and in turn, nobody silent, the assistant last."""
+def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The messages, with roles known and in turn, nobody silent, the assistant last.
+
+    Args:
+        messages: as they stand in a file.
+
+    Raises:
+        BadRowError: the first thing that is wrong.
+    """
     previous = None
     for number, message in enumerate(messages, 1):
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
-            raise _BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
+            raise BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(content, str):
-            raise _BadRowError(f"turn {number} ({role}): content is not text")
+            raise BadRowError(f"turn {number} ({role}): content is not text")
         if any("\ud800" <= mark <= "\udfff" for mark in content):
-            raise _BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
+            raise BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
-            raise _BadRowError(f"turn {number}: a system turn may only come first")
+            raise BadRowError(f"turn {number}: a system turn may only come first")
         if role != "system" and not content.strip():
-            raise _BadRowError(f"turn {number} ({role}): empty")
+            raise BadRowError(f"turn {number} ({role}): empty")
         if role == previous:
-            raise _BadRowError(f"turn {number}: two {role} turns in a row")
+            raise BadRowError(f"turn {number}: two {role} turns in a row")
         if role == "assistant" and previous != "user":
-            raise _BadRowError(f"turn {number}: the assistant answers before a user has spoken")
+            raise BadRowError(f"turn {number}: the assistant answers before a user has spoken")
         previous = role
     if previous != "assistant":
-        raise _BadRowError("no assistant turn at the end, so there is nothing to learn")
+        raise BadRowError("no assistant turn at the end, so there is nothing to learn")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data import DataError, Problem, _BadRowError, _checked, _converter
-from .rows import rows_of
+from .data import BadRowError, checked, converter
+from .rows import DataError, Problem, rows_of
 
 # Each kind, in the order of the report, and what a cleaned copy does about it.
 KINDS = {
@@ -120,13 +120,13 @@ def read_rows(
     raw = list(rows_of(path, problems))
     if not raw and not problems:
         raise DataError(f"{path} is empty: there is nothing to audit.")
-    convert = _converter(path, raw, prompt_field, completion_field)
+    convert = converter(path, raw, prompt_field, completion_field)
     answers = completion_field or ("completion" if any("prompt" in r for _, r in raw) else "output")
     rows = []
     for number, row in raw:
         try:
             rows.append(_row(number, row, convert, answers))
-        except _BadRowError as bad:
+        except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
     if problems:
         problems.sort(key=lambda problem: problem.row)
@@ -143,12 +143,12 @@ def _row(
     convert: Callable[[dict[str, Any]], Any], column: str,
 ) -> Row:  # fmt: skip
     try:
-        messages = _checked(convert(row))
-    except _BadRowError:
+        messages = checked(convert(row))
+    except BadRowError:
         filled = _filled(row, column)
         if filled is None:
             raise
-        messages = _checked(convert(filled))
+        messages = checked(convert(filled))
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     turns = messages[1:-1] if system or messages[0]["role"] == "system" else messages[:-1]
     answer = messages[-1]["content"]

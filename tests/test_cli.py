@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-COMMANDS = ("doctor", "models", "train", "eval", "chat", "demo")
+COMMANDS = ("doctor", "models", "audit", "train", "eval", "chat", "demo", "plan")
 
 
 def kit(*arguments, timeout=300):
