@@ -1,5 +1,6 @@
 """From a conversation to tokens: the chat template, the loss mask, the stop token."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,56 @@ class Example:
     def learned(self) -> int:
         """How many tokens the loss sees; the first token of all has nothing to predict it."""
         return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Painted:
+    """An example's pieces of text; learned tells what the loss sees. A notebook paints it."""
+
+    pieces: tuple[tuple[str, bool], ...]
+
+    def _repr_html_(self) -> str:
+        styles = {True: "background:#1f4e79;color:#fff", False: "background:#eee;color:#555"}
+        spans = []
+        for text, learned in self.pieces:
+            shown = html.escape(text).replace("\n", "\u21b5<br>").replace(" ", "\u00b7")
+            title = "in the loss" if learned else "not in the loss"
+            spans.append(
+                f'<span title="{title}" style="{styles[learned]};border-right:1px solid #fff">'
+                f"{shown}</span>"
+            )
+        return f'<div style="font-family:monospace;line-height:1.7">{"".join(spans)}</div>'
+
+    def __repr__(self) -> str:
+        """The text, with what the loss sees between guillemets."""
+        text, inside = "", False
+        for piece, learned in self.pieces:
+            text += ("\u00ab" if learned else "\u00bb") * (learned != inside) + piece
+            inside = learned
+        return text + "\u00bb" * inside
+
+
+def show(tokenizer: Any, example: Example) -> Painted:
+    """Paint an example token by token: dark is what the loss sees, light is only read.
+
+    Args:
+        tokenizer: the one that made the example.
+        example: from `encode`.
+
+    Returns:
+        Something that a notebook shows in color, and a terminal between guillemets.
+    """
+    pieces: list[tuple[str, bool]] = []
+    held: list[int] = []  # bytes of one character may be spread over tokens
+    for token, label in zip(example.input_ids, example.labels, strict=True):
+        held.append(token)
+        text = tokenizer.decode(held)
+        if "\ufffd" not in text or len(held) > 8:
+            pieces.append((text, label != IGNORED))
+            held = []
+    if held:
+        pieces.append((tokenizer.decode(held), example.labels[-1] != IGNORED))
+    return Painted(tuple(pieces))
 
 
 def render(tokenizer: Any, messages: Messages, answer_next: bool = False) -> str:
@@ -107,6 +158,11 @@ def encode(
             )
         for i in inside:
             labels[i] = ids[i]
+    if IGNORED not in labels:
+        raise KitError(
+            "The loss would see every token, the question too: the chat template puts nothing "
+            "before the assistant's words. Begin the conversation with a user's turn."
+        )
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
         raise KitError("The chat template begins with two BOS tokens; remove one of them.")

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from . import KitError, __version__
-from .cli_audit import audit
 from .cli_course import course_app
+from .cli_data import audit, documents
 from .cli_plan import plan
 from .hardware import apply_thread_policy
 
@@ -128,6 +128,8 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Steps; counts instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Conversations per step.")] = None,
     token_budget: Annotated[int | None, typer.Option(help="Tokens at once; bounds memory.")] = None,
+    packing: Annotated[bool | None, typer.Option(help="Fill rows instead of padding.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A run to train further.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of the adapters.")] = None,
     alpha: Annotated[int | None, typer.Option(help="Scale: alpha / rank.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -170,8 +172,8 @@ def train(
 
 _TRAIN_OPTIONS = {
     "data", "output", "model", "precision", "epochs", "max_steps", "batch_size", "token_budget",
-    "rank", "alpha", "learning_rate", "max_length", "seed", "save_steps", "prompt_field",
-    "completion_field", "report_to",
+    "packing", "adapter", "rank", "alpha", "learning_rate", "max_length", "seed", "save_steps",
+    "prompt_field", "completion_field", "report_to",
 }  # fmt: skip
 
 
@@ -205,6 +207,32 @@ def evaluate(
     print_examples(board, console)
     print_scoreboard(board, console)
     console.print(f"Report: {page}")
+
+
+@app.command(epilog="Example: qlora-kit tasks runs/demo arc_easy --limit 100")
+def tasks(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    names: Annotated[list[str], typer.Argument(help="Tasks of lm-evaluation-harness.")],
+    folder: Annotated[Path | None, typer.Option(help="With your own tasks' YAML.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task.", min=1)] = None,
+    base: Annotated[bool, typer.Option(help="Score the base model instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score a tuned model on lm-evaluation-harness's tasks, or on your own."""
+    from contextlib import nullcontext
+
+    from .evaluate import load_run, ready
+    from .harness import run_tasks
+
+    model, tokenizer = load_run(run)
+    with ready(model), model.disable_adapter() if base else nullcontext():
+        scores = run_tasks(model, tokenizer, names, folder, limit)
+    if as_json:
+        print(json.dumps([vars(score) for score in scores]))
+        return
+    for score in scores:
+        error = f" \u00b1 {score.error:.3f}" if score.error is not None else ""
+        print(f"{score.task:<24} {score.metric:<12} {score.value:.3f}{error}")
 
 
 @app.command(epilog="Example: qlora-kit chat runs/demo --prompt 'What is a Tessel?'")
@@ -247,6 +275,7 @@ def demo(
     show(output, _console())
 
 
+app.command(epilog="Example: qlora-kit documents manual/ --output data/manual")(documents)
 app.command(epilog="Example: qlora-kit audit train.jsonl --test test.jsonl")(audit)
 app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
 

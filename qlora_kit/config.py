@@ -10,6 +10,7 @@ from .models import PRECISIONS
 
 _CHOICES = {
     "precision": PRECISIONS,
+    "method": ("lora", "full"),
     "schedule": ("linear", "constant"),
     "report_to": ("none", "tensorboard", "trackio"),
     "compute_dtype": (None, "float32", "bfloat16", "float16"),
@@ -23,6 +24,10 @@ class TrainConfig:
     data: a file of conversations, see `data.read`.   output: the run folder to write.
     epochs: passes over the data; max_steps, when given, counts instead.
     batch_size: conversations per optimizer step, in micro-batches of token_budget tokens.
+    packing: put a micro-batch's conversations into one row instead of padding them.
+    group_by_length: give a step conversations of like length.
+    method: "lora" trains adapters on frozen weights, "full" all weights (precision 32bit).
+    adapter: a run folder whose adapter is trained further; its rank and layers count.
     rank, alpha: of the adapters; their part is scaled by alpha / rank.
     target_modules: the layers with adapters: "all-linear", or names such as "q_proj,v_proj".
     schedule: "linear" or "constant", after warmup (a share of the steps).
@@ -39,6 +44,10 @@ class TrainConfig:
     batch_size: int = 8
     token_budget: int = 512
     max_length: int = 512
+    packing: bool = False
+    group_by_length: bool = False
+    method: str = "lora"
+    adapter: str | None = None
     learning_rate: float = 2e-3
     schedule: str = "linear"
     warmup: float = 0.05
@@ -64,6 +73,11 @@ class TrainConfig:
         for name in ("max_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.method == "full" and self.precision != "32bit":
+            raise KitError(
+                f"method 'full' trains the weights themselves, which takes precision '32bit', not "
+                f"{self.precision!r}: 4-bit weights cannot move."
+            )
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 named = ", ".join(str(choice) for choice in known if choice)
@@ -118,11 +132,17 @@ def _typed(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
                  getattr(field.type, "__name__", field.type))  # fmt: skip
     if value is None and "None" in wanted:
         return None
-    kind = next(k for k in (float, int, str) if k.__name__ in wanted)
+    kind = next(k for k in (bool, float, int, str) if k.__name__ in wanted)
+    if kind is bool and isinstance(value, bool):
+        return value
     if kind is str and isinstance(value, str):
         return value
     try:
-        if isinstance(value, bool) or kind is str or (kind is int and int(value) != float(value)):
+        if (
+            isinstance(value, bool)
+            or kind in (str, bool)
+            or (kind is int and int(value) != float(value))
+        ):
             raise ValueError
         return kind(value)
     except (OverflowError, TypeError, ValueError):

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError, stats
+from .adapters import load_adapter
 from .chat import encode_prompt, stop_ids
 from .data import Conversation
-from .fetch import quiet
 from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
 from .models import load
@@ -156,34 +156,32 @@ def _answer(tokenizer: Any, tokens: list[int], stops: set[int]) -> Answer:
 
 
 def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]:
-    """Load a run's base model with its adapter on.
+    """Load a run's base model with its adapter on; of a full fine-tuning, the model itself.
 
     Args:
         run: the run folder.
         machine: defaults to this one.
 
     Returns:
-        (PEFT model in eval mode, tokenizer).
+        (model in eval mode, tokenizer); a PEFT model unless all weights were trained.
 
     Raises:
         KitError: not a run folder, or an adapter that does not fit.
     """
-    from peft import PeftModel
-
     from .config import load_config
 
     folder = Path(run).expanduser()
-    for name in ("config.yaml", "adapter_config.json", "adapter_model.safetensors"):
+    whole = (folder / "model.safetensors").exists()
+    results = ("model.safetensors",) if whole else ("adapter_config.json",)
+    for name in ("config.yaml", *results):
         if not (folder / name).exists():
             raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
     config = load_config(folder / "config.yaml")
+    if whole:
+        model, tokenizer = load(str(folder), config.precision, machine)
+        return model.eval(), tokenizer
     model, tokenizer = load(config.model, config.precision, machine)
-    try:
-        with quiet():
-            model = PeftModel.from_pretrained(model, folder)
-    except Exception as problem:
-        raise KitError(f"The adapter in {folder} cannot be loaded: {problem}") from problem
-    return model.eval(), tokenizer
+    return load_adapter(model, folder), tokenizer
 
 
 @contextmanager
@@ -216,6 +214,11 @@ def evaluate(
         max_new_tokens: where an answer that does not stop is cut.
         report: called with a line of text before each stage.
     """
+    if not hasattr(model, "disable_adapter"):
+        raise KitError(
+            "All weights of this run were trained, so the base is not in it to compare with; use "
+            "generate and score_answers on each of the two models."
+        )
     began = time.perf_counter()
     say = report or (lambda line: None)
     answers, scores = {}, {}

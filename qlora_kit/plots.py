@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .evaluate import Scoreboard
+    from .stats import Interval
 
 BASE, TUNED = "#9a9a9a", "#1f4e79"  # light and dark, also without color
 STYLE = {
@@ -200,6 +201,28 @@ def bars(values: Mapping[str, float], title: str, xlabel: str, digits: int = 2) 
     axes.margins(x=0.16)
     axes.grid(axis="y", visible=False)
     said = "; ".join(f"{name} {value:,.{digits}f}" for name, value in values.items())
+    return _finish(figure, alt=f"{title}. {xlabel}: {said}.")
+
+
+def intervals(named: Mapping[str, "Interval"], title: str, xlabel: str) -> Any:
+    """Differences with their 95 % intervals, against a line at zero.
+
+    Args:
+        named: from `stats.paired_bootstrap`, by name.
+        title: the figure's message.
+        xlabel: the difference of what, with its unit.
+    """
+    figure, axes = _axes(height=0.42 * len(named) + 1.3)
+    for row, found in enumerate(reversed(named.values())):
+        axes.plot([found.low, found.high], [row, row], color=TUNED, linewidth=2.5)
+        axes.plot(found.mean, row, "o", color=TUNED, markersize=7)
+        axes.annotate(f"{found.mean:+.3f}", (found.mean, row), (0, 7), ha="center",
+                      textcoords="offset points", fontsize=9)  # fmt: skip
+    axes.axvline(0, color=BASE, linestyle="--", linewidth=1)
+    axes.set(xlabel=xlabel, title=title, ylim=(-0.6, len(named) - 0.3))
+    axes.set_yticks(range(len(named)), list(named)[::-1])
+    axes.grid(axis="y", visible=False)
+    said = "; ".join(f"{name} {found}" for name, found in named.items())
     return _finish(figure, alt=f"{title}. {xlabel}: {said}.")
 
 

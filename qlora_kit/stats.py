@@ -1,7 +1,9 @@
-"""Intervals for differences between two models on the same questions."""
+"""Two models on the same questions: intervals, tests, and how many questions it takes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,6 +22,22 @@ class Interval:
     def clear_of_zero(self) -> bool:
         """Whether the interval leaves out 0."""
         return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two models' right and wrong answers to the same questions.
+
+    only_first, only_second: questions that one of them alone got right.
+    p_value: how often so uneven a split, or a more uneven one, would come from equal models.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
 
 
 def mean(values: Sequence[float]) -> float:
@@ -55,3 +73,92 @@ def paired_bootstrap(
     draws = np.random.default_rng(seed).integers(0, len(difference), (resamples, len(difference)))
     low, high = np.percentile(difference[draws].mean(axis=1), [2.5, 97.5])
     return Interval(float(difference.mean()), float(low), float(high))
+
+
+def mcnemar(first: Sequence[float], second: Sequence[float]) -> McNemar:
+    """McNemar's exact test: do two models get the same share of the same questions right?
+
+    Questions that both or neither got right tell nothing about the difference; the others are
+    tossed coins if the models are equally good.
+
+    Args:
+        first, second: 1 for right and 0 for wrong, one a question, in the same order.
+
+    Returns:
+        The two counts and the two-sided p-value.
+
+    Raises:
+        KitError: no scores, lists of different length, or scores other than 0 and 1.
+
+    Source: McNemar 1947; equal to `scipy.stats.binomtest(only_first, only_first + only_second)`.
+    """
+    if len(first) != len(second) or not len(first):
+        raise KitError(f"Paired scores are needed: got {len(first)} and {len(second)}.")
+    if not {*first, *second} <= {0, 1}:
+        raise KitError("McNemar's test needs scores of 0 and 1; use paired_bootstrap for others.")
+    only_first = sum(a > b for a, b in zip(first, second, strict=True))
+    only_second = sum(a < b for a, b in zip(first, second, strict=True))
+    tosses, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses
+    return McNemar(only_first, only_second, min(1.0, 2 * tail))
+
+
+def wilson(right: int, questions: int) -> Interval:
+    """One model's share of right answers with its 95 % interval.
+
+    Args:
+        right: answers that were right.
+        questions: answers in all.
+
+    Source: Wilson 1927; equal to `scipy.stats.binomtest(...).proportion_ci(method="wilson")`.
+    """
+    if not 0 <= right <= questions or not questions:
+        raise KitError(f"{right} right of {questions} is not a share.")
+    z = NormalDist().inv_cdf(0.975)
+    share, shrink = right / questions, 1 + z * z / questions
+    middle = (share + z * z / (2 * questions)) / shrink
+    spread = math.sqrt(share * (1 - share) / questions + (z / (2 * questions)) ** 2) * z / shrink
+    return Interval(share, middle - spread, middle + spread)
+
+
+def questions_needed(difference: float, disagreement: float, power: float = 0.8) -> int:
+    """How many questions two models must answer for a difference to be seen.
+
+    Args:
+        difference: of the shares of right answers, for example 0.05 for 5 points.
+        disagreement: share of questions on which one of them alone is right; the more two
+            models disagree, the more noise there is. At least the difference.
+        power: chance to see the difference (p below 0.05) when it is there.
+
+    Returns:
+        The number of paired questions.
+
+    Raises:
+        KitError: shares that cannot be.
+
+    Source: Connor 1987, equation 2, for McNemar's test.
+    """
+    if not 0 < abs(difference) <= disagreement <= 1 or not 0 < power < 1:
+        raise KitError("Needed: 0 < |difference| <= disagreement <= 1 and 0 < power < 1.")
+    normal = NormalDist()
+    surprise = normal.inv_cdf(0.975) * math.sqrt(disagreement)
+    chance = normal.inv_cdf(power) * math.sqrt(disagreement - difference**2)
+    return math.ceil(((surprise + chance) / difference) ** 2)
+
+
+def power_of(questions: int, difference: float, disagreement: float) -> float:
+    """The chance to see a difference with so many questions; `questions_needed` turned round.
+
+    Args:
+        questions: paired questions.
+        difference, disagreement: see `questions_needed`.
+
+    Raises:
+        KitError: shares that cannot be.
+    """
+    if questions < 1 or not 0 < abs(difference) <= disagreement <= 1:
+        raise KitError("Needed: questions >= 1 and 0 < |difference| <= disagreement <= 1.")
+    normal = NormalDist()
+    edge = abs(difference) * math.sqrt(questions) - normal.inv_cdf(0.975) * math.sqrt(disagreement)
+    spread = math.sqrt(disagreement - difference**2)
+    return normal.cdf(edge / spread) if spread else float(edge > 0)

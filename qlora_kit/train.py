@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError, checkpoint
+from .adapters import attach_adapters
 from .chat import stop_ids
 from .config import TrainConfig, load_config
 from .data import Conversation, encode_all, read
 from .fetch import quiet
 from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_memory, versions
 from .models import load
+from .packing import require_packable
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     """Fine-tune a model with QLoRA and leave a run folder.
 
     The folder holds the adapter in plain PEFT format (`PeftModel.from_pretrained(base, folder)`
-    loads it without this package), config.yaml, metrics.jsonl and loss.png.
+    loads it without this package) or, with method "full", the model and its tokenizer; and
+    config.yaml, metrics.jsonl and loss.png.
 
     Args:
         config: the run.
@@ -100,13 +103,14 @@ def _prepare_folder(
     import yaml
 
     start = checkpoint.latest(folder / "checkpoints") if resume else None
-    used = (folder / "adapter_config.json").exists() or (folder / "checkpoints").exists()
+    results = ("adapter_config.json", "model.safetensors", "checkpoints")
+    used = any((folder / name).exists() for name in results)
     if used and not resume:
         raise KitError(
             f"{folder} already holds a run. Go on with it (--resume), choose another --output, or "
             "remove it."
         )
-    if resume and start is None and (folder / "adapter_config.json").exists():
+    if resume and start is None and used:
         raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
     if start:
         _require_same(load_config(folder / "config.yaml"), config)
@@ -166,11 +170,13 @@ def build_trainer(
     )
     if warning:
         warnings.warn(warning, stacklevel=2)
+    if config.packing:
+        require_packable(model)
     rows = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
                               "labels": [example.labels for example in examples]})  # fmt: skip
     holder: list[Any] = []
     with quiet():
-        model = attach_adapters(model, config)
+        model = attach_adapters(model, config) if config.method == "lora" else model
         model.config.use_cache = False
         trainer = KitTrainer(
             run_folder=folder,
@@ -178,7 +184,9 @@ def build_trainer(
             args=_arguments(config, machine, folder, len(examples)),
             train_dataset=rows,
             processing_class=tokenizer,
-            data_collator=MicroBatchCollator(tokenizer.pad_token_id, config.token_budget),
+            data_collator=MicroBatchCollator(
+                tokenizer.pad_token_id, config.token_budget, config.packing
+            ),
             callbacks=[
                 ProgressCallback(lambda: holder[0], folder / "metrics.jsonl", progress),
                 InterruptCallback(),
@@ -191,35 +199,6 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return trainer
-
-
-def attach_adapters(model: Any, config: TrainConfig) -> Any:
-    """Freeze a model and put a LoRA adapter on each of its target layers.
-
-    Args:
-        model: from `models.load`.
-        config: its rank, alpha, dropout and target_modules are used.
-
-    Returns:
-        A PEFT model whose adapters are in fp32.
-
-    Raises:
-        KitError: no layer has one of the names.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    targets: str | list[str] = config.target_modules
-    if config.target_modules != "all-linear":
-        targets = [name.strip() for name in config.target_modules.split(",")]
-        known = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        missing = [name for name in targets if name not in known]
-        if missing:
-            raise KitError(
-                f"The model has no layers named {', '.join(missing)}. 'all-linear' takes all."
-            )
-    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
-                      target_modules=targets, task_type="CAUSAL_LM")  # fmt: skip
-    return get_peft_model(model, lora)
 
 
 def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:
@@ -249,6 +228,7 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -
         gradient_checkpointing_kwargs={"use_reentrant": False} if cuda else None,
         max_length=None,  # rows are cut when they are encoded
         remove_unused_columns=False,
+        train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps" if config.save_steps else "no",
@@ -295,6 +275,8 @@ def _run(
                 callback.restore()
     seconds = time.perf_counter() - began
     trainer.model.save_pretrained(folder)
+    if not hasattr(trainer.model, "peft_config"):
+        trainer.processing_class.save_pretrained(folder)
     plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure

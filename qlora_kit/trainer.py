@@ -18,8 +18,9 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from . import KitError, checkpoint
-from .chat import IGNORED
+from .chat import IGNORED, Example
 from .hardware import release_memory
+from .packing import block_mask, pack
 
 _EXPLODED = 3.0  # times the first loss
 _TIDY_STEPS = 10  # kept memory frays as batches differ in shape; this takes the frays back
@@ -39,12 +40,20 @@ class MicroBatchCollator:
     Args:
         pad_id: the token to pad with (masked, so any will do).
         token_budget: padded tokens a micro-batch may hold; a longer row goes alone.
+        packing: fill micro-batches of one row with whole examples that do not see each other.
     """
 
-    def __init__(self, pad_id: int, token_budget: int):
-        self.pad_id, self.token_budget = pad_id, token_budget
+    def __init__(self, pad_id: int, token_budget: int, packing: bool = False):
+        self.pad_id, self.token_budget, self.packing = pad_id, token_budget, packing
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+        return {
+            "micro_batches": self._packs(rows) if self.packing else self._groups(rows),
+            "tokens": sum(len(row["input_ids"]) for row in rows),
+            "learned": sum(label != IGNORED for row in rows for label in row["labels"][1:]),
+        }
+
+    def _groups(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
         groups: list[list[dict[str, list[int]]]] = []
         for row in rows:
@@ -53,11 +62,19 @@ class MicroBatchCollator:
                 groups[-1].append(row)
             else:
                 groups.append([row])
-        return {
-            "micro_batches": [self._pad(group) for group in groups],
-            "tokens": sum(len(row["input_ids"]) for row in rows),
-            "learned": sum(label != IGNORED for row in rows for label in row["labels"][1:]),
-        }
+        return [self._pad(group) for group in groups]
+
+    def _packs(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
+        examples = [Example(row["input_ids"], row["labels"], len(row["input_ids"])) for row in rows]
+        return [
+            {
+                "input_ids": torch.tensor([packed.input_ids]),
+                "labels": torch.tensor([packed.labels]),
+                "position_ids": torch.tensor([packed.position_ids]),
+                "attention_mask": block_mask(torch.tensor([packed.segments])),
+            }
+            for packed in pack(examples, self.token_budget)
+        ]
 
     def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         width = len(rows[0]["input_ids"])
@@ -99,12 +116,14 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Args:
         model: a causal language model.
         batch: input_ids and labels, each (batch, sequence), padded right: no token looks ahead,
-            so none sees the padding and no attention mask is needed.
+            so none sees the padding and no attention mask is needed. Packed rows bring one, and
+            their position_ids.
     """
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     keep = targets != IGNORED
     with logits_only_where(model, keep):
-        output = model(input_ids=batch["input_ids"], use_cache=False)
+        seen = {name: value for name, value in batch.items() if name != "labels"}
+        output = model(**seen, use_cache=False)
     logits = output.logits.float()
     return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
 

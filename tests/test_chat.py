@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.chat import IGNORED, encode, encode_prompt, render, stop_ids
+from qlora_kit.chat import IGNORED, encode, encode_prompt, render, show, stop_ids
 
 
 def turn(role, content):
@@ -108,3 +108,26 @@ def test_stop_ids_count_the_generation_configs_too(tokenizer):
     )
     assert stop_ids(tokenizer) == {tokenizer.eos_token_id}
     assert stop_ids(tokenizer, model) == {0, tokenizer.eos_token_id}
+
+
+def test_what_the_loss_sees_is_painted(tokenizer):
+    talk = [turn("user", "a < b 🪲?"), turn("assistant", "Ein 👩‍🔬\nyes")]
+    example = encode(tokenizer, talk)
+    painted = show(tokenizer, example)
+    assert "".join(text for text, _ in painted.pieces) == tokenizer.decode(example.input_ids)
+    learned = "".join(text for text, seen in painted.pieces if seen)
+    assert learned == "Ein 👩‍🔬\nyes<|im_end|>"
+    assert "\u00abEin 👩‍🔬\nyes<|im_end|>\u00bb" in repr(painted)
+    page = painted._repr_html_()
+    assert "&lt;" in page
+    assert "a < b" not in page
+    assert page.count('title="in the loss"') == sum(seen for _, seen in painted.pieces)
+
+
+def test_a_mask_that_hides_nothing_is_refused(other):
+    other.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content + eos_token }}"
+        "{% endif %}{% endfor %}"
+    )
+    with pytest.raises(KitError, match="see every token"):
+        encode(other, TALK)

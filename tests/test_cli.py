@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-COMMANDS = ("doctor", "models", "audit", "train", "eval", "chat", "demo", "plan")
+COMMANDS = (
+    "doctor", "models", "documents", "audit", "train", "eval", "tasks", "chat", "demo", "plan",
+)  # fmt: skip
 
 
 def kit(*arguments, timeout=300):
@@ -66,6 +68,33 @@ def test_eval_writes_scoreboard_and_report(run):
     assert "token F1" in shown.stdout
 
 
+def test_documents_become_training_and_test_rows(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for page in ("pump", "lamp"):
+        (tmp_path / f"docs/{page}.md").write_text(
+            f"# The {page}\n\nIt hums.\n\n## Care\n\nDust it."
+        )
+    done = kit("documents", tmp_path / "docs", "--output", tmp_path / "out", "--json")
+    assert json.loads(done.stdout)["train_rows"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "out/test.jsonl").read_text().splitlines()]
+    assert len({row["document"] for row in rows}) == 1
+
+
+def test_tasks_of_ones_own_run_offline(run, tmp_path):
+    from qlora_kit.harness import write_task
+    from qlora_kit.likelihood import ProbeItem
+
+    write_task([ProbeItem("Light 3?", ("It is red.", "No."), 0)] * 4, tmp_path, "lights")
+    done = kit("tasks", run[0], "lights", "--folder", tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"task": "lights", "metric": "acc", "value": 1.0} in [
+        {name: row[name] for name in ("task", "metric", "value")} for row in json.loads(done.stdout)
+    ]
+    wrong = kit("tasks", run[0], "ligths", "--folder", tmp_path)
+    assert wrong.returncode == 1
+    assert "No task ligths" in wrong.stderr
+
+
 def test_chat_answers_once_or_in_turns(run):
     folder, _, _ = run
     told = json.loads(kit("chat", folder, "--prompt", "Light 3? 🙂", "--json").stdout)
@@ -108,6 +137,8 @@ def _files(folder):
         (["train", "--config", "absent.yaml"], "cannot be read"),
         (["eval", "absent", "good.jsonl"], "not a finished run"),
         (["chat", "absent", "--prompt", "a"], "not a finished run"),
+        (["tasks", "absent", "arc_easy"], "not a finished run"),
+        (["documents", "absent", "--output", "run"], "not a folder of documents"),
         (["models", "fetch", "gpt5"], "not a bundled model"),
     ],
 )

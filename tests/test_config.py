@@ -34,6 +34,10 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
         ({"data": "a", "output": "b", "precision": "4bit"}, "precision"),
         ({"data": "a", "output": "b", "schedule": "cosine"}, "schedule"),
         ({"data": "a", "output": "b", "report_to": "wandb"}, "report_to"),
+        ({"data": "a", "output": "b", "packing": "yes"}, "packing must be bool"),
+        ({"data": "a", "output": "b", "packing": 1}, "packing must be bool"),
+        ({"data": "a", "output": "b", "rank": True}, "rank must be int"),
+        ({"data": "a", "output": "b", "method": "full"}, "4-bit weights cannot move"),
         ({"data": "a", "output": "b", "learning_rate": float("nan")}, "learning_rate"),
     ],
 )

@@ -72,12 +72,13 @@ def test_modules_stay_small_and_documented(path):
 
 def test_modules_import_only_from_their_left():
     order = ["__init__", "hardware", "fetch", "models", "quantize", "lora", "qlora", "model_sizes",
-             "memory_terms", "memory", "config", "chat", "rows", "data", "findings",
-             "similarity", "contradictions", "duplicates", "personal_data", "answers", "outliers",
-             "audit", "checkpoint", "trainer",
-             "plots", "train", "stats", "likelihood", "evaluate", "report", "talk", "demo",
+             "memory_terms", "memory", "config", "adapters", "chat", "packing", "embeddings",
+             "rows", "data", "documents", "findings", "similarity", "contradictions", "duplicates",
+             "personal_data", "answers", "outliers", "audit", "checkpoint", "trainer",
+             "stats", "plots", "train", "likelihood", "harness", "judge", "evaluate",
+             "report", "talk", "demo",
              "claims", "profiles", "course_record", "kernels", "baselines", "course_report",
-             "course_view", "course", "cards", "exercises", "widgets", "cli_audit", "cli_plan",
+             "course_view", "course", "cards", "exercises", "widgets", "cli_data", "cli_plan",
              "cli_course", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only

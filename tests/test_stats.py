@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from qlora_kit import KitError
-from qlora_kit.stats import mean, paired_bootstrap
+from qlora_kit.stats import (
+    mcnemar,
+    mean,
+    paired_bootstrap,
+    power_of,
+    questions_needed,
+    wilson,
+)
 
 
 def test_a_constant_difference_has_no_width():
@@ -43,3 +51,53 @@ def test_it_agrees_with_the_normal_approximation_on_many_questions():
 def test_unpaired_scores_are_refused(base, tuned):
     with pytest.raises(KitError, match="Paired scores"):
         paired_bootstrap(base, tuned)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 3), (1, 9), (12, 2), (30, 44)])
+def test_mcnemar_equals_the_exact_binomial_test(only_first, only_second):
+    first = [1] * only_first + [0] * only_second + [1, 0] * 20
+    second = [0] * only_first + [1] * only_second + [1, 0] * 20
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    tosses = only_first + only_second
+    expected = binomtest(only_first, tosses).pvalue if tosses else 1.0
+    assert found.p_value == pytest.approx(expected)
+
+
+def test_mcnemar_takes_right_and_wrong_only():
+    with pytest.raises(KitError, match="paired_bootstrap"):
+        mcnemar([0.5, 1], [1, 1])
+    with pytest.raises(KitError, match="got 1 and 2"):
+        mcnemar([1], [1, 0])
+
+
+@pytest.mark.parametrize(("right", "questions"), [(0, 12), (12, 12), (54, 120), (1, 3)])
+def test_wilson_equals_scipys(right, questions):
+    found = wilson(right, questions)
+    expected = binomtest(right, questions).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    with pytest.raises(KitError, match="not a share"):
+        wilson(questions + 1, questions)
+
+
+@pytest.mark.parametrize(("difference", "disagreement"), [(0.05, 0.2), (0.03, 0.15), (0.2, 0.4)])
+def test_with_the_questions_needed_the_difference_is_seen_as_often_as_promised(
+    difference, disagreement
+):
+    questions = questions_needed(difference, disagreement, power=0.8)
+    assert power_of(questions, difference, disagreement) == pytest.approx(0.8, abs=0.01)
+    rng = np.random.default_rng(0)
+    split = [(disagreement - difference) / 2, (disagreement + difference) / 2]
+    counts = rng.multinomial(questions, [*split, 1 - disagreement], size=2000)
+    seen = np.mean([binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b, _ in counts])
+    assert 0.72 <= seen <= 0.84  # the exact test is a little shy
+
+
+def test_more_noise_takes_more_questions():
+    assert questions_needed(0.05, 0.3) > questions_needed(0.05, 0.1)
+    assert questions_needed(0.03, 0.2) > questions_needed(0.05, 0.2)
+    assert power_of(120, 0.03, 0.2) < 0.2
+    with pytest.raises(KitError, match="disagreement"):
+        questions_needed(0.3, 0.2)
+    with pytest.raises(KitError, match="questions >= 1"):
+        power_of(0, 0.1, 0.2)

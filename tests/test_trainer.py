@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from qlora_kit import KitError, checkpoint
+from qlora_kit.adapters import attach_adapters
 from qlora_kit.chat import IGNORED
 from qlora_kit.config import TrainConfig
 from qlora_kit.data import read
+from qlora_kit.evaluate import evaluate, load_run
 from qlora_kit.hardware import Machine
 from qlora_kit.models import load
-from qlora_kit.train import attach_adapters, build_trainer, fine_tune
+from qlora_kit.train import build_trainer, fine_tune
 from qlora_kit.trainer import DivergedError, MicroBatchCollator, completion_loss
 
 CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
@@ -138,6 +140,32 @@ print("loaded")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "loaded", done.stderr
+
+
+@pytest.mark.parametrize("setting", [{"packing": True}, {"group_by_length": True}])
+def test_packed_or_grouped_a_run_learns_as_well(tiny, rows, tmp_path, setting):
+    plain = fine_tune(settings(tiny, rows, tmp_path / "a", max_steps=20), progress=False)
+    other = fine_tune(settings(tiny, rows, tmp_path / "b", max_steps=20, **setting), progress=False)
+    assert other.loss == pytest.approx(plain.loss, abs=0.3)
+    if "packing" in setting:  # the same rows in the same steps
+        assert losses(other.path)[0] == pytest.approx(losses(plain.path)[0], rel=1e-3)
+
+
+def test_all_weights_can_be_trained_and_the_model_is_kept(tiny, rows, tmp_path):
+    config = settings(tiny, rows, tmp_path / "run", method="full", precision="32bit", max_steps=20)
+    run = fine_tune(config, progress=False)
+    assert losses(run.path)[-1] < 0.5 * losses(run.path)[0]
+    tuned, tokenizer = load_run(run.path)
+    base, _ = load(str(tiny), precision="32bit")
+    changed = sum(
+        not torch.equal(a, b)
+        for (_, a), (_, b) in zip(tuned.named_parameters(), base.named_parameters(), strict=True)
+    )
+    assert changed == len(list(base.named_parameters()))
+    with pytest.raises(KitError, match="already holds a run"):
+        fine_tune(config, progress=False)
+    with pytest.raises(KitError, match="base is not in it"):
+        evaluate(tuned, tokenizer, read(rows))
 
 
 def test_the_same_seed_gives_the_same_run(tiny, rows, tmp_path):

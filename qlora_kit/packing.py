@@ -1,0 +1,125 @@
+"""Less padding: examples of like length together, or several in one row that never meet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import KitError
+from .chat import IGNORED, Example
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Several examples in one row.
+
+    input_ids, labels: as in `chat.Example`; the first label of each example is ignored, since
+    what comes before it belongs to another. position_ids: from 0 in each example. segments:
+    each token's example, counted from 0.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    position_ids: list[int]
+    segments: list[int]
+
+
+def pack(examples: Sequence[Example], max_tokens: int) -> list[Pack]:
+    """Fill rows with whole examples, the longest first, each where it fits best.
+
+    Args:
+        examples: from `chat.encode`.
+        max_tokens: tokens a row may hold; a longer example gets a row to itself.
+
+    Returns:
+        The rows; every example is in exactly one of them.
+
+    Source: best-fit decreasing bin packing (Johnson 1973).
+    """
+    rows: list[list[Example]] = []
+    room: list[int] = []
+    for example in sorted(examples, key=lambda one: len(one.input_ids), reverse=True):
+        size = len(example.input_ids)
+        fitting = [index for index, free in enumerate(room) if free >= size]
+        if fitting:
+            best = min(fitting, key=room.__getitem__)
+            rows[best].append(example)
+            room[best] -= size
+        else:
+            rows.append([example])
+            room.append(max_tokens - size)
+    return [_joined(row) for row in rows]
+
+
+def _joined(row: Sequence[Example]) -> Pack:
+    return Pack(
+        [token for example in row for token in example.input_ids],
+        [label for example in row for label in (IGNORED, *example.labels[1:])],
+        [position for example in row for position in range(len(example.input_ids))],
+        [number for number, example in enumerate(row) for _ in example.input_ids],
+    )
+
+
+def block_mask(segments: "torch.Tensor") -> "torch.Tensor":
+    """Who may look at whom in packed rows: earlier tokens of the same example, and oneself.
+
+    Args:
+        segments: (batch, tokens), each token's example.
+
+    Returns:
+        (batch, 1, tokens, tokens), bool; True where the second may be looked at.
+    """
+    same = segments[:, :, None] == segments[:, None, :]
+    return same.tril().unsqueeze(1)
+
+
+def require_packable(model: Any) -> None:
+    """Refuse to pack for a model that would not obey the mask.
+
+    Args:
+        model: a causal language model.
+
+    Raises:
+        KitError: its attention takes no mask of this form, or it has layers without attention.
+    """
+    attention = getattr(model.config, "_attn_implementation", None)
+    if attention != "sdpa" or getattr(model.config, "sliding_window", None):
+        raise KitError(
+            f"Packing needs full attention through torch's scaled_dot_product_attention; this "
+            f"model uses {attention!r}. Train it without packing."
+        )
+    if getattr(model, "_is_stateful", False):
+        raise KitError("A model with a recurrent state sees across examples; do not pack for it.")
+
+
+def length_groups(lengths: Sequence[int], batch_size: int, seed: int = 0) -> list[list[int]]:
+    """Batches of examples of like length, in random order.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples a batch.
+        seed: of the order, and of who shares a batch among equals.
+
+    Returns:
+        The examples' indices, batch by batch; each index once.
+    """
+    import random
+
+    chance = random.Random(seed)
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], chance.random()))
+    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    chance.shuffle(batches)
+    return batches
+
+
+def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
+    """The part of all computed tokens that is padding, from 0 to 1.
+
+    Args:
+        lengths: tokens of each example.
+        batches: the examples' indices, batch by batch, each padded to its longest.
+    """
+    padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
+    return 1 - sum(lengths[index] for batch in batches for index in batch) / padded

@@ -1,0 +1,68 @@
+"""The bridge to lm-evaluation-harness: offline tasks, on the adapter, with clear errors."""
+
+import pytest
+
+from qlora_kit import KitError
+from qlora_kit.harness import run_tasks, write_task
+from qlora_kit.likelihood import ProbeItem
+from qlora_kit.models import load
+
+ITEMS = [ProbeItem(f"Question {n}?", ("yes", "never", "blue"), n % 3) for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    model, tokenizer = load(str(tiny), precision="nf4")
+    return model.eval(), tokenizer
+
+
+def test_accuracy_is_what_the_likelihoods_say(loaded, tmp_path):
+    import torch
+
+    model, tokenizer = loaded
+    folder = write_task(ITEMS, tmp_path, "mine")
+    scores = {score.metric: score.value for score in run_tasks(model, tokenizer, ["mine"], folder)}
+    right = []
+    for item in ITEMS:
+        begin = tokenizer(item.question).input_ids
+        sums = []
+        for choice in item.choices:
+            ids = tokenizer(f"{item.question} {choice}").input_ids
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+            sums.append(sum(logits[at - 1, ids[at]].item() for at in range(len(begin), len(ids))))
+        right.append(sums.index(max(sums)) == item.answer)
+    assert scores["acc"] == pytest.approx(sum(right) / len(right))
+
+
+def test_the_adapter_is_what_is_measured(loaded, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model, tokenizer = load(loaded[0].name_or_path, precision="nf4")
+    tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
+    folder = write_task(ITEMS, tmp_path, "mine")
+    before = run_tasks(tuned, tokenizer, ["mine"], folder)
+    torch.manual_seed(0)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1.0)
+    assert run_tasks(tuned, tokenizer, ["mine"], folder) != before
+
+
+def test_fewer_questions_when_asked(loaded, tmp_path):
+    folder = write_task(ITEMS, tmp_path, "mine")
+    [score] = [s for s in run_tasks(*loaded, ["mine"], folder, limit=1) if s.metric == "acc"]
+    assert score.value in (0, 1)
+
+
+def test_errors_name_the_way_out(loaded, tmp_path, monkeypatch):
+    with pytest.raises(KitError, match="No task absent"):
+        run_tasks(*loaded, ["absent"], tmp_path)
+    with pytest.raises(KitError, match="at least one question"):
+        write_task([], tmp_path, "mine")
+    with pytest.raises(KitError, match="letters"):
+        write_task(ITEMS, tmp_path, "../mine")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(KitError, match=r"qlora-kit\[harness\]"):
+        run_tasks(*loaded, ["mine"], tmp_path)

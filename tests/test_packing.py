@@ -1,0 +1,111 @@
+"""Packed examples never meet: by gradients, by losses, and on a model that would show it."""
+
+import copy
+
+import pytest
+import torch
+
+from qlora_kit import KitError
+from qlora_kit.chat import IGNORED, Example
+from qlora_kit.models import load
+from qlora_kit.packing import block_mask, length_groups, pack, padding_share, require_packable
+from qlora_kit.trainer import MicroBatchCollator, completion_loss
+
+
+def examples(*lengths, seed=0):
+    torch.manual_seed(seed)
+    made = []
+    for length in lengths:
+        ids = torch.randint(5, 200, (length,)).tolist()
+        made.append(Example(ids, [IGNORED] * (length // 2) + ids[length // 2 :], length))
+    return made
+
+
+def rows(made):
+    return [{"input_ids": one.input_ids, "labels": one.labels} for one in made]
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return load(str(tiny), precision="32bit")[0].eval()
+
+
+def second_loss_on_first(model, mask, positions):
+    """The gradient of the second example's loss with respect to the first one's embeddings."""
+    packed = pack(examples(9, 7), 16)[0]
+    ids = torch.tensor([packed.input_ids])
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+    logits = model(inputs_embeds=embedded, attention_mask=mask(packed), use_cache=False,
+                   position_ids=positions(packed)).logits  # fmt: skip
+    torch.nn.functional.cross_entropy(logits[0, 9:-1], ids[0, 10:]).backward()
+    return embedded.grad[0, :9].norm().item(), embedded.grad[0, 9:].norm().item()
+
+
+def test_no_gradient_flows_from_one_example_into_another(model):
+    leaked, own = second_loss_on_first(
+        model,
+        lambda packed: block_mask(torch.tensor([packed.segments])),
+        lambda packed: torch.tensor([packed.position_ids]),
+    )
+    assert leaked == 0
+    assert own > 0
+
+
+def test_without_the_mask_the_leak_would_show(model):
+    leaked, _ = second_loss_on_first(
+        model, lambda packed: None, lambda packed: torch.arange(16).unsqueeze(0)
+    )
+    assert leaked > 1e-4
+
+
+def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
+    made = rows(examples(5, 30, 12, 7, 21, 9))
+    results = []
+    for packing in (False, True):
+        trained = copy.deepcopy(model)
+        step = MicroBatchCollator(0, 64, packing)(made)
+        total = 0.0
+        for batch in step["micro_batches"]:
+            loss = completion_loss(trained, batch) / step["learned"]
+            loss.backward()
+            total += loss.item()
+        gradient = trained.model.layers[0].self_attn.q_proj.weight.grad
+        results.append((total, gradient, step["tokens"], step["learned"]))
+    (padded, gradient, *counts), (packed, same, *others) = results
+    assert packed == pytest.approx(padded, rel=1e-5)
+    assert torch.allclose(gradient, same, atol=1e-6)
+    assert counts == others
+
+
+def test_every_example_is_packed_once_and_whole():
+    made = examples(5, 30, 12, 7, 21, 9, 80)
+    packed = pack(made, 64)
+    assert all(len(row.input_ids) <= 64 for row in packed[1:])
+    assert len(packed[0].input_ids) == 80  # too long for a row: it gets one to itself
+    whole = {tuple(one.input_ids) for one in made}
+    for row in packed:
+        for segment in set(row.segments):
+            where = [i for i, mine in enumerate(row.segments) if mine == segment]
+            whole.remove(tuple(row.input_ids[i] for i in where))
+            assert [row.position_ids[i] for i in where] == list(range(len(where)))
+            assert row.labels[where[0]] == IGNORED
+    assert not whole
+
+
+def test_like_lengths_together_pad_less():
+    lengths = [one % 97 + 3 for one in range(0, 5000, 37)]
+    anyhow = [list(range(at, min(at + 8, len(lengths)))) for at in range(0, len(lengths), 8)]
+    grouped = length_groups(lengths, 8, seed=1)
+    assert sorted(index for batch in grouped for index in batch) == list(range(len(lengths)))
+    assert padding_share(lengths, grouped) < padding_share(lengths, anyhow) / 4
+    assert length_groups(lengths, 8, seed=2) != grouped
+    assert padding_share([4, 4], [[0, 1]]) == 0
+    assert padding_share([2, 4], [[0, 1]]) == 0.25
+
+
+def test_models_that_would_not_obey_the_mask_are_refused(model):
+    require_packable(model)
+    other = copy.deepcopy(model)
+    other.config._attn_implementation = "eager"
+    with pytest.raises(KitError, match="'eager'"):
+        require_packable(other)
