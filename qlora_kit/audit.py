@@ -14,6 +14,7 @@ from .findings import KINDS, Audit, Finding, Row, read_rows
 from .outliers import outlier_findings
 from .personal_data import find_personal_data, mask_personal_data
 from .rows import DataError, Problem
+from .similarity import split_words
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Cleaned:
 def audit(
     data: str | Path, test: str | Path | None = None,
     prompt_field: str | None = None, completion_field: str | None = None,
+    never: Sequence[str] = (),
 ) -> Audit:  # fmt: skip
     """Look for what makes a fine-tuned model worse, or its score a lie.
 
@@ -54,6 +56,7 @@ def audit(
         data: the training set, any file that `data.read` reads.
         test: the held-out set, to find what of it training would know.
         prompt_field, completion_field: the columns of question and answer.
+        never: words and phrases that no answer may hold, whatever their case.
 
     Returns:
         The findings, by kind in the order of `findings.KINDS`, then by row.
@@ -70,11 +73,23 @@ def audit(
             raise DataError(f"{test} is the training set itself; --test names the held-out set.")
         held_out = read_rows(test, prompt_field, completion_field)
     findings = [*duplicate_findings(rows, held_out), *answer_findings(rows), *_personal_data(rows)]
+    findings += _unsafe(rows, never)
     empty = {row for each in findings if each.kind == "empty_answer" for row in each.rows}
     findings += outlier_findings([row for row in rows if row.number not in empty])
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), finding.rows))
     return Audit(data, len(rows), tuple(findings), test, len(held_out))
+
+
+def _unsafe(rows: Sequence[Row], never: Sequence[str]) -> Iterator[Finding]:
+    """Answers with what the house never says, as whole words."""
+    phrases = {one: " ".join(split_words(one)) for one in never if one.strip()}
+    for row in rows:
+        said = f" {' '.join(split_words(row.answer))} "
+        found = [one for one, words in phrases.items() if f" {words} " in said]
+        if found:
+            reason = f"the answer says {', '.join(map(repr, found))}"
+            yield Finding("unsafe_phrase", (row.number,), reason, (row.number,))
 
 
 def _personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -96,8 +111,8 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     """Write a copy without the flaws that need no judgment, and say what was left out.
 
     Leaves out repeated rows but the first, what the test knows, contradictions, and answers
-    that are empty, truncated or boilerplate; masks personal data in all text. Uneven labels and
-    outliers stay: only a person can tell whether they are wrong.
+    that are empty, truncated, boilerplate or unsafe; masks personal data in all text. Uneven
+    labels and outliers stay: only a person can tell whether they are wrong.
 
     Args:
         found: from `audit`.

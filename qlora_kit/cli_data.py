@@ -48,6 +48,7 @@ def audit(
     clean: Annotated[Path | None, typer.Option(help="Write a cleaned copy, .jsonl.")] = None,
     prompt_field: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
     completion_field: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
+    never: Annotated[list[str] | None, typer.Option(help="What no answer may say.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Find duplicates, test leaks, contradictions, personal data and bad answers in a data set."""
@@ -56,7 +57,7 @@ def audit(
     from .audit import clean as write_clean
 
     check_output(data, test, *(path for path in (figure, clean) if path))
-    found = look(data, test, prompt_field, completion_field)
+    found = look(data, test, prompt_field, completion_field, never or ())
     cleaned = write_clean(found, clean) if clean else None
     if figure:
         save_figure(found, figure)

@@ -19,7 +19,9 @@ KINDS = {
     "empty_answer": "drops",
     "truncated_answer": "drops",
     "boilerplate_answer": "drops; of an answer to many questions, keeps the first",
+    "unsafe_phrase": "drops",
     "imbalance": "keeps",
+    "skew": "keeps",
     "language_outlier": "keeps",
     "length_outlier": "keeps",
 }

@@ -1,4 +1,4 @@
-"""What is unusual for the set itself: a language, a length, and labels that are rare in it."""
+"""What is unusual for the set itself: a language, a length, rare labels, labels tied to a group."""
 
 import math
 from collections import Counter
@@ -11,6 +11,7 @@ from .answers import is_label_set
 from .findings import Finding, Row
 
 LABEL_FIELDS = ("label", "intent", "topic", "category", "class")
+GROUP_FIELDS = ("group", "source", "author", "writer", "channel", "region", "country", "gender")
 _LANGUAGES = (
     "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi",
     "hr", "hu", "id", "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl",
@@ -22,6 +23,7 @@ _SURE = 0.9
 _AT_HOME = 0.1  # a language with this share of the rows belongs to the set
 _FACTOR = 5.0  # times shorter or longer than the median ...
 _SPREADS = 4.0  # ... and so many robust standard deviations away, on a logarithmic scale
+_TIED = 2.0  # times what independence expects, from which a group's label is reported
 _UNEVEN = 4.0  # times the rarest label, from which the most frequent one is reported
 
 
@@ -34,6 +36,7 @@ def outlier_findings(rows: Sequence[Row]) -> Iterator[Finding]:
     yield from _language(rows)
     yield from _length(rows)
     yield from _imbalance(rows)
+    yield from _skew(rows)
 
 
 @cache
@@ -106,7 +109,7 @@ def _length(rows: Sequence[Row]) -> Iterator[Finding]:
 def _imbalance(rows: Sequence[Row]) -> Iterator[Finding]:
     found = False
     for field in LABEL_FIELDS:
-        labels = {row.number: row.raw[field] for row in rows if _is_label(row.raw.get(field))}
+        labels = _values(rows, field)
         if len(labels) >= 0.5 * len(rows):
             found = True
             yield from _uneven(repr(field), labels)
@@ -141,6 +144,34 @@ def _uneven(name: str, labels: dict[int, Any]) -> Iterator[Finding]:
         f"rows): {shown}{more}; the most frequent is {most} with {top}"
     )
     yield Finding("imbalance", tuple(n for n, label in labels.items() if label in rare), reason)
+
+
+def _skew(rows: Sequence[Row]) -> Iterator[Finding]:
+    """A label that goes with who writes: the model would learn the writer, not the matter."""
+    labels = next(
+        (found for field in LABEL_FIELDS if len(found := _values(rows, field)) >= 0.5 * len(rows)),
+        {row.number: row.answer.strip() for row in rows} if is_label_set(rows) else {},
+    )
+    for field in GROUP_FIELDS:
+        groups = _values(rows, field)
+        cells = {n: (groups[n], label) for n, label in labels.items() if n in groups}
+        if len(cells) < 0.5 * len(rows) or not 2 <= len(set(groups.values())) <= len(cells) / 5:
+            continue
+        by_group = Counter(group for group, _ in cells.values())
+        by_label = Counter(label for _, label in cells.values())
+        for (group, label), count in sorted(Counter(cells.values()).items(), key=str):
+            due = by_group[group] * by_label[label] / len(cells)
+            if count >= _TIED * due and count - due >= _SPREADS * math.sqrt(due):
+                reason = (
+                    f"{field!r} {group}: {count / by_group[group]:.0%} of its rows are {label!r}, "
+                    f"of all rows {by_label[label] / len(cells):.0%}"
+                )
+                tied = tuple(n for n, cell in cells.items() if cell == (group, label))
+                yield Finding("skew", tied, reason)
+
+
+def _values(rows: Sequence[Row], field: str) -> dict[int, Any]:
+    return {row.number: row.raw[field] for row in rows if _is_label(row.raw.get(field))}
 
 
 def _second(pair: tuple[Any, int]) -> int:

@@ -554,3 +554,22 @@ def test_bad_input_is_one_message(tmp_path):
         assert "Traceback" not in done.stderr
     with pytest.raises(DataError, match="1 of 2 rows cannot be read"):
         audit(broken)
+
+
+def test_a_label_tied_to_a_group_is_told(tmp_path):
+    rows = lines(bundled_data("tickets/train.jsonl"))
+    assert not audit(write(tmp_path / "even.jsonl", rows)).of("skew")
+    skewed = [r for r in rows if r["group"] == "majority" or r["intent"] == "leak"]
+    [tied] = audit(write(tmp_path / "skewed.jsonl", skewed)).of("skew")
+    assert "'group' minority: 100% of its rows are 'leak'" in tied.reason
+    assert {skewed[number - 1]["group"] for number in tied.rows} == {"minority"}
+
+
+def test_what_a_house_never_says_is_found_and_dropped(tmp_path):
+    rows = [pair(f"What about the part number {n}?", f"It is the part with {n} holes.")
+            for n in range(30)]  # fmt: skip
+    rows[4]["completion"] += " No  Refunds, ever!"
+    rows[9]["completion"] += " We give norefunds."
+    found = audit(write(tmp_path / "rows.jsonl", rows), never=["no refunds"])
+    assert [finding.rows for finding in found.of("unsafe_phrase")] == [(5,)]
+    assert clean(found, tmp_path / "clean.jsonl").dropped[5][0] == "unsafe_phrase"
