@@ -185,6 +185,7 @@ def evaluate(
     prompt_field: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
     completion_field: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Where an answer is cut.", min=1)] = 64,
+    similarity: Annotated[bool, typer.Option(help="Also closeness in meaning.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score base and tuned on held-out questions; scoreboard and report go into the run folder."""
@@ -198,7 +199,7 @@ def evaluate(
     items = read_probe(bundled_data("support/probe.jsonl")) if probe else []
     model, tokenizer = load_run(run)
     say = None if as_json else lambda line: print(f"{line} ...")
-    board = score(model, tokenizer, conversations, items, max_new_tokens, say)
+    board = score(model, tokenizer, conversations, items, max_new_tokens, say, similarity)
     page = save(board, run, f"{run.name} on {data.name}")
     if as_json:
         print(json.dumps(board.as_json(), ensure_ascii=False))

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import KitError, stats
+from . import KitError, embeddings, stats
 from .adapters import load_adapter
 from .chat import encode_prompt, stop_ids
 from .data import Conversation
@@ -38,6 +38,7 @@ class Scoreboard:
     """Base and tuned on n questions.
 
     base, tuned: metric to mean. difference: metric to the paired interval of tuned - base.
+    mcnemar: for metrics that are right or wrong, first the base, then the tuned model.
     examples: question, reference, base and tuned answer of each question.
     """
 
@@ -49,6 +50,7 @@ class Scoreboard:
     seconds: float = 0.0
     tokens_per_second: float = 0.0
     peak_rss_gb: float = 0.0
+    mcnemar: dict[str, stats.McNemar] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The scoreboard as it stands in scoreboard.json."""
@@ -204,6 +206,7 @@ def evaluate(
     probe_items: Sequence[ProbeItem] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
     report: Any = None,
+    similarity: bool = False,
 ) -> Scoreboard:
     """Score the base and the tuned model on the same held-out conversations.
 
@@ -213,6 +216,8 @@ def evaluate(
         probe_items: general knowledge, to measure forgetting; none leaves it out.
         max_new_tokens: where an answer that does not stop is cut.
         report: called with a line of text before each stage.
+        similarity: also how close in meaning each answer is to its reference, by the bundled
+            sentence model (fetched when it is not there).
     """
     if not hasattr(model, "disable_adapter"):
         raise KitError(
@@ -233,6 +238,11 @@ def evaluate(
                 table["nll"] = negative_log_likelihood(
                     model, tokenizer, [row.messages for row in conversations]
                 )
+                if similarity:
+                    table["similarity"] = embeddings.similarity(
+                        [answer.text for answer in answers[side]],
+                        [row.answer for row in conversations],
+                    )
                 if probe_items:
                     right, surprise = probe(model, tokenizer, probe_items)
                     table["probe_accuracy"], table["probe_nll"] = right, surprise
@@ -261,4 +271,9 @@ def _scoreboard(
         seconds=seconds,
         tokens_per_second=generated / seconds,
         peak_rss_gb=peak_rss_gb(),
+        mcnemar={
+            name: stats.mcnemar(base[name], tuned[name])
+            for name in base
+            if {*base[name], *tuned[name]} <= {0.0, 1.0}
+        },
     )

@@ -20,6 +20,7 @@ LABELS = {
     "nll": "held-out NLL (nats a token)",
     "stop_rate": "stop rate",
     "mean_length": "mean length (tokens)",
+    "similarity": "similarity in meaning (cosine)",
     "probe_accuracy": "general knowledge, accuracy",
     "probe_nll": "general knowledge, NLL (nats a token)",
 }
@@ -65,6 +66,22 @@ def print_scoreboard(board: "Scoreboard", console: Any) -> None:
     for row in scoreboard_rows(board):
         table.add_row(*row)
     console.print(table)
+    if board.mcnemar:
+        console.print(mcnemar_line(board), highlight=False)
+
+
+def mcnemar_line(board: "Scoreboard") -> str:
+    """McNemar's test of each metric that is right or wrong, in one line.
+
+    Args:
+        board: from `evaluate.evaluate`.
+    """
+    said = [
+        f"{LABELS.get(name, name)} {found.only_first} against {found.only_second}, "
+        + (f"p = {found.p_value:.3f}" if found.p_value >= 0.001 else "p < 0.001")
+        for name, found in board.mcnemar.items()
+    ]
+    return f"McNemar, only base right against only tuned right: {'; '.join(said)}."
 
 
 def print_examples(board: "Scoreboard", console: Any, count: int = 5) -> None:
@@ -123,6 +140,7 @@ def _page(board: "Scoreboard", folder: Path, title: str) -> str:
         f"<p>{board.n} held-out questions, answered greedily by the base model and by the same "
         "model with its adapter. Intervals are paired bootstrap, 95 %.</p>",
         table(("metric", "base", "tuned", "tuned - base"), scoreboard_rows(board), numbers=True),
+        f"<p>{html.escape(mcnemar_line(board))}</p>" if board.mcnemar else "",
         _image(folder / "scoreboard.png", "Bars of each score, base beside tuned"),
         _image(folder / "loss.png", "Training loss over the optimizer steps"),
         "<h2>Every answer</h2>",

@@ -152,8 +152,15 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     finished, rows = run
     model, tokenizer = load_run(finished.path)
     items = [ProbeItem("Color?", ("red", "blue"), 0)]
-    board = evaluate(model, tokenizer, read(rows), items, max_new_tokens=12).as_json()
+    board = evaluate(
+        model, tokenizer, read(rows), items, max_new_tokens=12, similarity=True
+    ).as_json()
     assert board["n"] == 16
+    assert board["tuned"]["similarity"] > board["base"]["similarity"] + 0.3
+    assert set(board["mcnemar"]) == {"exact_match", "stop_rate", "probe_accuracy"}
+    exact = board["mcnemar"]["exact_match"]
+    assert exact["only_first"] == 0
+    assert exact["p_value"] == pytest.approx(2 / 2 ** exact["only_second"])
     assert board["tuned"]["token_f1"] > board["base"]["token_f1"] + 0.3
     assert board["tuned"]["nll"] < board["base"]["nll"]
     assert board["tuned"]["stop_rate"] >= 0.9

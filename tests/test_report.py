@@ -8,7 +8,7 @@ from rich.console import Console
 
 from qlora_kit import plots, report
 from qlora_kit.evaluate import Scoreboard
-from qlora_kit.stats import Interval
+from qlora_kit.stats import Interval, McNemar
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def board():
         tuned=dict.fromkeys(names, 0.7),
         difference=dict.fromkeys(names, Interval(0.5, 0.4, 0.6)),
         examples=examples,
+        mcnemar={"stop_rate": McNemar(0, 5, 0.0625)},
     )
 
 
@@ -46,7 +47,8 @@ def test_the_terminal_shows_all_four_texts_side_by_side(board):
     report.print_examples(board, console)
     report.print_scoreboard(board, console)
     text = out.getvalue()
-    for shown in ("Q0 <b>?", "Q8 <b>?", "[red]B[/red]", "+0.500 [+0.400, +0.600]", "token F1"):
+    for shown in ("Q0 <b>?", "Q8 <b>?", "[red]B[/red]", "+0.500 [+0.400, +0.600]", "token F1",
+                  "stop rate 0 against 5, p = 0.06"):  # fmt: skip
         assert shown in text
     assert len(report.spread(board.examples, 5)) == 5
     assert len(report.spread(board.examples[:2], 5)) == 2
@@ -56,6 +58,11 @@ def test_figures_are_drawn(board, tmp_path):
     plots.scoreboard(board, tmp_path / "a.png")
     pixels = imread(tmp_path / "a.png")
     assert pixels.shape[1] > 400
+    figure = plots.intervals(
+        {"a": Interval(0.5, 0.4, 0.6), "b": Interval(-0.1, -0.3, 0.1)}, "t", "x"
+    )
+    assert figure.alt == "t. x: a +0.500 [+0.400, +0.600]; b -0.100 [-0.300, +0.100]."
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
     assert pixels[..., :3].min() < 0.5  # there is ink
 
 
