@@ -65,6 +65,7 @@ def write_task(items: Sequence[ProbeItem], folder: str | Path, name: str) -> Pat
 def run_tasks(
     model: Any, tokenizer: Any, tasks: Sequence[str], folder: str | Path | None = None,
     limit: int | None = None, few_shot: int | None = None, batch_size: int = 8,
+    chat_template: bool = True,
 ) -> list[TaskScore]:  # fmt: skip
     """Score a loaded model, with or without adapter, on tasks of lm-evaluation-harness.
 
@@ -76,6 +77,8 @@ def run_tasks(
         limit: questions of each task; None takes all.
         few_shot: worked examples before each question; None is what the task says.
         batch_size: questions at a time.
+        chat_template: ask as the model was trained to be asked; False for a model without one,
+            and to compare with published numbers of base models.
 
     Returns:
         Every metric of every task.
@@ -102,6 +105,7 @@ def run_tasks(
             found = lm_eval.simple_evaluate(
                 model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit,
                 num_fewshot=few_shot, bootstrap_iters=0, log_samples=False,
+                apply_chat_template=chat_template,
             )  # fmt: skip
         except (OSError, ConnectionError, ValueError) as problem:
             raise KitError(f"The harness could not run {', '.join(tasks)}: {problem}") from problem

@@ -213,7 +213,7 @@ def intervals(named: Mapping[str, "Interval"], title: str, xlabel: str) -> Any:
         xlabel: the difference of what, with its unit.
     """
     figure, axes = _axes(height=0.42 * len(named) + 1.3)
-    for row, found in enumerate(reversed(named.values())):
+    for row, found in enumerate(reversed(list(named.values()))):
         axes.plot([found.low, found.high], [row, row], color=TUNED, linewidth=2.5)
         axes.plot(found.mean, row, "o", color=TUNED, markersize=7)
         axes.annotate(f"{found.mean:+.3f}", (found.mean, row), (0, 7), ha="center",

@@ -58,10 +58,10 @@ def tokenizer(tiny):
     return AutoTokenizer.from_pretrained(tiny)
 
 
-@pytest.fixture
-def rows(tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory) -> Path:
     """Twenty-four short conversations in a file."""
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     colors = ["red", "green", "blue", "amber", "violet", "white"]
     lines = [
         {"prompt": f"What color is light number {n}?", "completion": f"It is {colors[n % 6]}."}

@@ -156,7 +156,7 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
         model, tokenizer, read(rows), items, max_new_tokens=12, similarity=True
     ).as_json()
     assert board["n"] == 16
-    assert board["tuned"]["similarity"] > board["base"]["similarity"] + 0.3
+    assert board["tuned"]["similarity"] > board["base"]["similarity"] + 0.1
     assert set(board["mcnemar"]) == {"exact_match", "stop_rate", "probe_accuracy"}
     exact = board["mcnemar"]["exact_match"]
     assert exact["only_first"] == 0

@@ -3,11 +3,12 @@
 import pytest
 
 from qlora_kit import KitError
+from qlora_kit.chat import encode_prompt
 from qlora_kit.harness import run_tasks, write_task
 from qlora_kit.likelihood import ProbeItem
 from qlora_kit.models import load
 
-ITEMS = [ProbeItem(f"Question {n}?", ("yes", "never", "blue"), n % 3) for n in range(12)]
+ITEMS = [ProbeItem(f"Question {n}?", ("yes", "not", "red"), n % 3) for n in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -16,18 +17,22 @@ def loaded(tiny):
     return model.eval(), tokenizer
 
 
-def test_accuracy_is_what_the_likelihoods_say(loaded, tmp_path):
+@pytest.mark.parametrize("chat", [True, False])
+def test_accuracy_is_what_the_likelihoods_say(loaded, tmp_path, chat):
     import torch
 
     model, tokenizer = loaded
     folder = write_task(ITEMS, tmp_path, "mine")
-    scores = {score.metric: score.value for score in run_tasks(model, tokenizer, ["mine"], folder)}
+    found = run_tasks(model, tokenizer, ["mine"], folder, chat_template=chat)
+    scores = {score.metric: score.value for score in found}
     right = []
     for item in ITEMS:
         begin = tokenizer(item.question).input_ids
+        if chat:
+            begin = encode_prompt(tokenizer, [{"role": "user", "content": item.question}])
         sums = []
         for choice in item.choices:
-            ids = tokenizer(f"{item.question} {choice}").input_ids
+            ids = begin + tokenizer(choice if chat else f" {choice}").input_ids
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
             sums.append(sum(logits[at - 1, ids[at]].item() for at in range(len(begin), len(ids))))
@@ -41,13 +46,16 @@ def test_the_adapter_is_what_is_measured(loaded, tmp_path):
 
     model, tokenizer = load(loaded[0].name_or_path, precision="nf4")
     tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
-    folder = write_task(ITEMS, tmp_path, "mine")
-    before = run_tasks(tuned, tokenizer, ["mine"], folder)
-    torch.manual_seed(0)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=1.0)
-    assert run_tasks(tuned, tokenizer, ["mine"], folder) != before
+    same = [ProbeItem(item.question, item.choices, 0) for item in ITEMS]
+    folder = write_task(same, tmp_path, "mine")
+    seen = set()
+    for seed in range(6):  # six adapters do not all agree on every question
+        torch.manual_seed(seed)
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=1.0)
+        seen.add(run_tasks(tuned, tokenizer, ["mine"], folder)[0].value)
+    assert len(seen) > 1
 
 
 def test_fewer_questions_when_asked(loaded, tmp_path):
