@@ -2,10 +2,13 @@
 
 import importlib.util
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from . import KitError
 from .fetch import quiet
@@ -99,7 +102,7 @@ def run_tasks(
     if unknown or not tasks:
         where = f" nor in {folder}" if folder else "; --task-folder names a folder of your own"
         raise KitError(f"No task {', '.join(unknown) or 'given'} in the harness{where}.")
-    with quiet():
+    with quiet(), _quiet_harness():
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         try:
             found = lm_eval.simple_evaluate(
@@ -110,6 +113,28 @@ def run_tasks(
         except (OSError, ConnectionError, ValueError) as problem:
             raise KitError(f"The harness could not run {', '.join(tasks)}: {problem}") from problem
     return [score for task, table in found["results"].items() for score in _scores(task, table)]
+
+
+@contextmanager
+def _quiet_harness() -> Iterator[None]:
+    """Its advice is about arguments chosen here, and it asks git about the reader's folder."""
+    import datasets
+    from datasets.utils import are_progress_bars_disabled
+
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "accelerate")]
+    levels = [logger.level for logger in loggers]
+    bars = not are_progress_bars_disabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        with patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            datasets.enable_progress_bars()
 
 
 def _scores(task: str, table: dict[str, Any]) -> list[TaskScore]:

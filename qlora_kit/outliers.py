@@ -23,7 +23,8 @@ _SURE = 0.9
 _AT_HOME = 0.1  # a language with this share of the rows belongs to the set
 _FACTOR = 5.0  # times shorter or longer than the median ...
 _SPREADS = 4.0  # ... and so many robust standard deviations away, on a logarithmic scale
-_TIED = 2.0  # times what independence expects, from which a group's label is reported
+_TIED = 1.5  # times what independence expects, from which a group's label is reported ...
+_RESIDUAL = 3.0  # ... when it is so many standard deviations more (Haberman 1973)
 _UNEVEN = 4.0  # times the rarest label, from which the most frequent one is reported
 
 
@@ -160,11 +161,13 @@ def _skew(rows: Sequence[Row]) -> Iterator[Finding]:
         by_group = Counter(group for group, _ in cells.values())
         by_label = Counter(label for _, label in cells.values())
         for (group, label), count in sorted(Counter(cells.values()).items(), key=str):
-            due = by_group[group] * by_label[label] / len(cells)
-            if count >= _TIED * due and count - due >= _SPREADS * math.sqrt(due):
+            shares = by_group[group] / len(cells), by_label[label] / len(cells)
+            due = shares[0] * shares[1] * len(cells)
+            spread = math.sqrt(due * (1 - shares[0]) * (1 - shares[1]))
+            if count >= _TIED * due and count - due >= _RESIDUAL * spread > 0:
                 reason = (
                     f"{field!r} {group}: {count / by_group[group]:.0%} of its rows are {label!r}, "
-                    f"of all rows {by_label[label] / len(cells):.0%}"
+                    f"of all rows {shares[1]:.0%}"
                 )
                 tied = tuple(n for n, cell in cells.items() if cell == (group, label))
                 yield Finding("skew", tied, reason)
