@@ -103,14 +103,14 @@ def _prepare_folder(
     import yaml
 
     start = checkpoint.latest(folder / "checkpoints") if resume else None
-    results = ("adapter_config.json", "model.safetensors", "checkpoints")
-    used = any((folder / name).exists() for name in results)
-    if used and not resume:
+    results = ("adapter_config.json", "model.safetensors")
+    finished = any((folder / name).exists() for name in results)
+    if (finished or (folder / "checkpoints").exists()) and not resume:
         raise KitError(
             f"{folder} already holds a run. Go on with it (--resume), choose another --output, or "
             "remove it."
         )
-    if resume and start is None and used:
+    if resume and start is None and finished:
         raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
     if start:
         _require_same(load_config(folder / "config.yaml"), config)
