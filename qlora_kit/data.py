@@ -4,15 +4,16 @@ Every bad row is reported, with file, row and reason, before anything is trained
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import KitError
 from .chat import Example, encode
 from .rows import DataError, Problem, rows_of
 
+Made = TypeVar("Made")
 ROLES = ("system", "user", "assistant")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "user": "user",
                    "assistant": "assistant", "system": "system"}  # fmt: skip
@@ -70,25 +71,48 @@ def read(
     Raises:
         DataError: unreadable, empty, or with bad rows; it names every one of them.
     """
+    return read_each(
+        path,
+        lambda number, row, convert: Conversation(tuple(checked(convert(row))), number),
+        prompt_field,
+        completion_field,
+    )
+
+
+def read_each(
+    path: str | Path, make: Callable[[int, dict[str, Any], Any], Made],
+    prompt_field: str | None = None, completion_field: str | None = None,
+) -> list[Made]:  # fmt: skip
+    """Read a file and make something of each row; every bad row is named.
+
+    Args:
+        path: see `read`.
+        make: called with a row's number, the row, and the function that turns it into
+            messages; raises BadRowError.
+        prompt_field, completion_field: see `read`.
+
+    Raises:
+        DataError: see `read`.
+    """
     path = Path(path).expanduser()
     if bool(prompt_field) != bool(completion_field):
         raise DataError("Give both --prompt-field and --completion-field, or neither.")
     problems: list[Problem] = []
     rows = list(rows_of(path, problems))
     if not rows and not problems:
-        raise DataError(f"{path} is empty: there is nothing to train on.")
+        raise DataError(f"{path} is empty: there are no rows in it.")
     convert = converter(path, rows, prompt_field, completion_field)
-    conversations = []
+    made = []
     for number, row in rows:
         try:
-            conversations.append(Conversation(tuple(checked(convert(row))), number))
+            made.append(make(number, row, convert))
         except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
     if problems:
         problems.sort(key=lambda problem: problem.row)
-        total = len(conversations) + len(problems)
+        total = len(made) + len(problems)
         raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
-    return conversations
+    return made
 
 
 class BadRowError(Exception):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data import BadRowError, checked, converter
-from .rows import DataError, Problem, rows_of
+from .data import BadRowError, checked, read_each
 
 # Each kind, in the order of the report, and what a cleaned copy does about it.
 KINDS = {
@@ -115,39 +114,22 @@ def read_rows(
     Raises:
         DataError: unreadable, empty, or with rows that are wrong in another way.
     """
-    path = Path(path).expanduser()
-    if bool(prompt_field) != bool(completion_field):
-        raise DataError("Give both --prompt-field and --completion-field, or neither.")
-    problems: list[Problem] = []
-    raw = list(rows_of(path, problems))
-    if not raw and not problems:
-        raise DataError(f"{path} is empty: there is nothing to audit.")
-    convert = converter(path, raw, prompt_field, completion_field)
-    answers = completion_field or ("completion" if any("prompt" in r for _, r in raw) else "output")
-    rows = []
-    for number, row in raw:
-        try:
-            rows.append(_row(number, row, convert, answers))
-        except BadRowError as bad:
-            problems.append(Problem(path.name, number, str(bad)))
-    if problems:
-        problems.sort(key=lambda problem: problem.row)
-        total = len(rows) + len(problems)
-        raise DataError(
-            f"{path}: {len(problems)} of {total} rows cannot be read; mend or remove them first.",
-            problems,
-        )
-    return rows
+    return read_each(
+        path,
+        lambda number, row, convert: _row(number, row, convert, completion_field),
+        prompt_field,
+        completion_field,
+    )
 
 
 def _row(
     number: int, row: dict[str, Any],
-    convert: Callable[[dict[str, Any]], Any], column: str,
+    convert: Callable[[dict[str, Any]], Any], column: str | None,
 ) -> Row:  # fmt: skip
     try:
         messages = checked(convert(row))
     except BadRowError:
-        filled = _filled(row, column)
+        filled = _filled(row, column or ("completion" if "prompt" in row else "output"))
         if filled is None:
             raise
         messages = checked(convert(filled))

@@ -552,7 +552,7 @@ def test_bad_input_is_one_message(tmp_path):
         assert done.returncode == 1
         assert said in done.stderr
         assert "Traceback" not in done.stderr
-    with pytest.raises(DataError, match="1 of 2 rows cannot be read"):
+    with pytest.raises(DataError, match="1 of 2 rows cannot be used"):
         audit(broken)
 
 
