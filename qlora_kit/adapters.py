@@ -7,6 +7,8 @@ from typing import Any
 from . import KitError
 from .config import TrainConfig
 from .fetch import quiet
+from .manifest import require_match
+from .trust import require_safe_adapter
 
 
 def attach_adapters(model: Any, config: TrainConfig) -> Any:
@@ -26,6 +28,7 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     if config.adapter:
+        require_match(config.adapter, config.model)
         return load_adapter(model, config.adapter, trainable=True)
     targets: str | list[str] = config.target_modules
     if config.target_modules != "all-linear":
@@ -86,6 +89,7 @@ def load_adapters(
         for part in ("adapter_config.json", "adapter_model.safetensors"):
             if not (folder / part).exists():
                 raise KitError(f"{folder} holds no adapter: there is no {part} in it.")
+        require_safe_adapter(folder)
         try:
             with quiet():
                 if tuned is None:

@@ -1,23 +1,28 @@
-"""Checkpoints that are whole or not there: written beside, flushed, renamed.
+"""Checkpoints that are whole or not there: written beside, flushed, hashed, renamed.
 
-A checkpoint folder under its final name is complete. What a kill leaves behind keeps its
-scratch name, is never resumed from, and is removed at the next save.
+A checkpoint folder under its final name is complete, and its manifest.json has the hash of each
+file. What a kill leaves behind keeps its scratch name, is never resumed from, and is removed at
+the next save. Only what matches its hash is ever unpickled.
 """
 
-import os
+import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from . import KitError
+from .atomic import digest, flush, flush_all
 
-_NAME = re.compile(r"checkpoint-(\d+)")
-_SCRATCH = ".saving"
-# What the trainer needs to go on as if it had never stopped.
-_PARTS = ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+_NAME = re.compile(r"checkpoint-(\d{1,15})")
+_SCRATCH, _ASIDE = ".saving", ".replaced"
+_MANIFEST = "manifest.json"
+# What the trainer needs to go on as if it had never stopped, beside the weights.
+_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+_WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 
 
 def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) -> Path:
@@ -35,18 +40,20 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
     Raises:
         KitError: it could not be written; earlier checkpoints are untouched.
     """
-    final, scratch = folder / f"checkpoint-{step}", folder / _SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
+    final, scratch, aside = folder / f"checkpoint-{step}", folder / _SCRATCH, folder / _ASIDE
+    for left in (scratch, aside):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
         write(scratch)
-        for path in sorted(scratch.rglob("*")):
-            if path.is_file():
-                _flush(path)
+        names = sorted(p.relative_to(scratch).as_posix() for p in scratch.rglob("*") if p.is_file())
+        hashes = {name: digest(scratch / name) for name in names}
+        (scratch / _MANIFEST).write_text(json.dumps({"step": step, "sha256": hashes}, indent=1))
+        flush_all(scratch)
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(aside)
         scratch.rename(final)
-        _flush(folder)
+        flush(folder)
     except (OSError, RuntimeError, SafetensorError) as problem:  # torch's and safetensors' own
         shutil.rmtree(scratch, ignore_errors=True)
         reason = getattr(problem, "strerror", None) or problem
@@ -54,41 +61,84 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
             f"Checkpoint {step} could not be saved in {folder}: {reason}. "
             "Earlier ones are untouched: make room and run the same command with --resume."
         ) from problem
-    for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+    shutil.rmtree(aside, ignore_errors=True)
+    # Those that claim to be newer were passed over when the run went on: they are damaged.
+    older = [path for path in complete(folder) if step_of(path) < step]
+    for old in older[: len(older) - (keep - 1)]:
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
+def step_of(path: Path) -> int:
+    """How many optimizer steps a checkpoint has done.
+
+    Args:
+        path: its folder.
+    """
+    return int(path.name.split("-")[1])
+
+
 def complete(folder: Path) -> list[Path]:
-    """The checkpoints that hold everything needed to go on, oldest first.
+    """The checkpoints that have all files needed to go on, oldest first; hashes are not read.
 
     Args:
         folder: holds all checkpoints of a run; need not exist.
     """
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and all((path / part).is_file() for part in _PARTS):
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+    named = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    whole = [
+        path
+        for path in named
+        if all((path / part).is_file() for part in _PARTS)
+        and any((path / name).is_file() for name in _WEIGHTS)
+    ]
+    return sorted(whole, key=step_of)
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, whatever lies beside it.
+    """The newest checkpoint that is complete and matches its hashes, whatever lies beside it.
+
+    One without hashes, from an earlier version of the kit, is taken when there is no other,
+    with a warning.
 
     Args:
         folder: holds all checkpoints of a run; need not exist.
     """
-    return next(reversed(complete(folder)), None)
+    found = complete(folder)
+    for path in reversed(found):
+        if (path / _MANIFEST).exists():
+            damage = damaged(path)
+            if not damage:
+                return path
+            warnings.warn(f"{path} is passed over: {damage}.", stacklevel=2)
+    for path in reversed(found):
+        if not (path / _MANIFEST).exists():
+            warnings.warn(
+                f"{path} has no {_MANIFEST}, so nobody can say whether it is as it was saved; "
+                "going on from it unverified.",
+                stacklevel=2,
+            )
+            return path
+    return None
 
 
-def _flush(path: Path) -> None:
-    """Make a file or a folder's entries survive a power cut."""
+def damaged(path: Path) -> str:
+    """What is wrong with a checkpoint, in words; nothing when it is as it was saved.
+
+    Args:
+        path: its folder.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows cannot open folders
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        hashes = dict(manifest["sha256"])
+        if manifest["step"] != step_of(path):
+            return f"it is of step {manifest['step']}"
+        files = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+        if files - {_MANIFEST} != set(hashes):
+            different = sorted(map(str, (files - {_MANIFEST}) ^ set(hashes)))
+            return f"files were added or removed ({', '.join(different)})"
+        changed = [
+            name for name in sorted(files & set(hashes)) if digest(path / name) != hashes[name]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
+        return f"its {_MANIFEST} cannot be read ({problem})"
+    return f"{', '.join(changed)} changed since it was saved" if changed else ""

@@ -13,6 +13,7 @@ from . import KitError, __version__
 from .cli_course import course_app
 from .cli_data import audit, documents
 from .cli_plan import plan
+from .cli_run import verify
 from .hardware import apply_thread_policy
 
 app = typer.Typer(
@@ -279,6 +280,7 @@ def demo(
 app.command(epilog="Example: qlora-kit documents manual/ --output data/manual")(documents)
 app.command(epilog="Example: qlora-kit audit train.jsonl --test test.jsonl")(audit)
 app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
+app.command(epilog="Example: qlora-kit verify runs/mine --json")(verify)
 
 
 if __name__ == "__main__":

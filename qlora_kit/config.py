@@ -1,6 +1,7 @@
 """The configuration of a training run, from keywords, the command line or YAML."""
 
 import dataclasses
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _CHOICES = {
     "report_to": ("none", "tensorboard", "trackio"),
     "compute_dtype": (None, "float32", "bfloat16", "float16"),
 }
+_ANY = 1e308  # finite
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class TrainConfig:
                      "learning_rate"):  # fmt: skip
             if not 0 < getattr(self, name) < float("inf"):  # also refuses NaN
                 raise KitError(f"{name} must be above 0, not {getattr(self, name)}.")
+        for name, most in (("warmup", 1.0), ("beta2", 1 - 1e-9), ("weight_decay", _ANY),
+                           ("max_grad_norm", _ANY), ("seed", 2**32 - 1)):  # fmt: skip
+            if not 0 <= getattr(self, name) <= most:
+                limit = f"from 0 to {most:g}" if most < _ANY else "0 or more"
+                raise KitError(f"{name} must be {limit}, not {getattr(self, name)}.")
         for name in ("max_steps", "save_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -100,7 +107,8 @@ def load_config(file: str | Path, **changes: Any) -> TrainConfig:
 
     try:
         values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    # A date such as 2020-13-45 is a ValueError, deep nesting a RecursionError.
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as problem:
         raise KitError(f"{file} cannot be read as YAML: {problem}") from problem
     if not isinstance(values, dict):
         raise KitError(f"{file} must hold 'name: value' lines.")
@@ -118,9 +126,8 @@ def make_config(values: dict[str, Any], where: str = "the configuration") -> Tra
     fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
     unknown = sorted(set(values) - set(fields), key=str)
     if unknown:
-        raise KitError(
-            f"{where}: unknown {', '.join(map(str, unknown))}. Known: {', '.join(fields)}."
-        )
+        named = ", ".join(str(name)[:60] for name in unknown)
+        raise KitError(f"{where}: unknown {named}. Known: {', '.join(fields)}.")
     missing = [name for name in ("data", "output") if name not in values]
     if missing:
         raise KitError(f"{where}: {' and '.join(missing)} missing.")
@@ -146,4 +153,6 @@ def _typed(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
             raise ValueError
         return kind(value)
     except (OverflowError, TypeError, ValueError):
-        raise KitError(f"{where}: {field.name} must be {wanted}, not {value!r}.") from None
+        raise KitError(
+            f"{where}: {field.name} must be {wanted}, not {reprlib.repr(value)}."
+        ) from None

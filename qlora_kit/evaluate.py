@@ -17,6 +17,7 @@ from .chat import encode_prompt, stop_ids
 from .data import Conversation
 from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
+from .manifest import require_match
 from .models import load
 from .qlora import cached_when_it_fits
 
@@ -168,7 +169,8 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
         (model in eval mode, tokenizer); a PEFT model unless all weights were trained.
 
     Raises:
-        KitError: not a run folder, or an adapter that does not fit.
+        KitError: not a run folder, an adapter that does not fit, or a base that is not the one it
+            was trained on, see `manifest.require_match`.
     """
     from .config import load_config
 
@@ -180,9 +182,11 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
             raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
     config = load_config(folder / "config.yaml")
     if whole:
+        require_match(folder)
         model, tokenizer = load(str(folder), config.precision, machine)
         return model.eval(), tokenizer
     model, tokenizer = load(config.model, config.precision, machine)
+    require_match(folder)  # now that a base from the Hub is here
     return load_adapter(model, folder), tokenizer
 
 

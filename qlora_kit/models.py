@@ -15,7 +15,8 @@ from typing import Any
 
 from . import KitError
 from .fetch import BUNDLED, bundled_folder, gguf_folder, quiet
-from .hardware import Machine, detect
+from .hardware import Machine, cache_home, detect
+from .templates import show_new_template
 
 PRECISIONS = ("nf4", "fp4", "int8", "16bit", "32bit")
 
@@ -63,6 +64,29 @@ def resolve(name: str) -> ModelRef:
     )
 
 
+def locate(name: str) -> Path | None:
+    """The folder with a model's weights when it is on this machine already; nothing is fetched.
+
+    Args:
+        name: see `resolve`.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    path = Path(name).expanduser()
+    if name in BUNDLED:
+        folder = cache_home() / name
+        return folder if folder.is_dir() else None
+    if path.is_dir():
+        return path
+    if path.is_file():
+        return Path(resolve(name).location)
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no Hub id either: an absent folder
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> tuple[Any, Any]:
     """Load a model and its tokenizer with the right dtypes for this machine.
 
@@ -103,6 +127,8 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
         model = AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if ref.source != "bundled":
+        show_new_template(ref.name, tokenizer.chat_template)
     _keep_packing(model)
     if machine.device == "cpu":
         _require_sound_blocks(model)

@@ -115,6 +115,9 @@ def _csv_rows(
     csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
+        twice = [name for name in reader.fieldnames or () if reader.fieldnames.count(name) > 1]
+        if twice:
+            raise DataError(f"{path} has two columns named {twice[0]!r}; rename one of them.")
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 problems.append(Problem(path.name, number, "more or fewer cells than the header"))
@@ -130,6 +133,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as problem:
+    except (FileNotFoundError, PermissionError):
+        raise
+    # Damaged bytes end in almost any error: of Arrow, of text, of dates, of sizes.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as problem:
         raise DataError(f"{path} is not a readable Parquet file: {problem}") from problem
     yield from enumerate(rows, 1)

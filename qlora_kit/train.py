@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import KitError, checkpoint
+from . import KitError, manifest, run_folder
 from .adapters import attach_adapters
+from .atomic import write_text
 from .chat import stop_ids
-from .config import TrainConfig, load_config
+from .config import TrainConfig
 from .data import Conversation, encode_all, read
 from .fetch import quiet
 from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_memory, versions
@@ -66,21 +67,22 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     folder = Path(config.output).expanduser()
     conversations = read(config.data, config.prompt_field, config.completion_field)
     steps = total_steps(config, len(conversations))
-    start, past = _prepare_folder(folder, config, resume, steps)
+    start = run_folder.claim(folder, config, resume, steps)
     machine = detect()
     if config.compute_dtype:
         machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
     trainer = build_trainer(config, conversations, machine, folder, progress)
+    resumed = start.checkpoint is not None
+    run_folder.with_room(folder, lambda: manifest.begin(folder, config, machine, resumed))
     release_memory()  # loading held the weights twice
     keep_freed_memory()
-    run = _run(trainer, folder, machine, start, past)
+    run = _run(trainer, folder, machine, start, start.done >= steps)
     first = conversations[0].messages[0]
     record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
               "system": first["content"] if first["role"] == "system" else None,
               "machine": str(machine), "versions": versions()}  # fmt: skip
-    (folder / "run.json").write_text(
-        json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    run_folder.with_room(folder, lambda: write_text(folder / "run.json", text))
     del trainer
     release_memory()
     return run
@@ -94,52 +96,6 @@ def total_steps(config: TrainConfig, rows: int) -> int:
         rows: conversations to train on.
     """
     return config.max_steps or math.ceil(config.epochs * math.ceil(rows / config.batch_size))
-
-
-def _prepare_folder(
-    folder: Path, config: TrainConfig, resume: bool, steps: int
-) -> tuple[Path | None, list[dict[str, Any]]]:
-    """Refuse to mix two runs in one folder; find where to go on, and the metrics up to there."""
-    import yaml
-
-    start = checkpoint.latest(folder / "checkpoints") if resume else None
-    results = ("adapter_config.json", "model.safetensors")
-    finished = any((folder / name).exists() for name in results)
-    if (finished or (folder / "checkpoints").exists()) and not resume:
-        raise KitError(
-            f"{folder} already holds a run. Go on with it (--resume), choose another --output, or "
-            "remove it."
-        )
-    if resume and start is None and finished:
-        raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
-    if start:
-        _require_same(load_config(folder / "config.yaml"), config)
-        if int(start.name.split("-")[1]) >= steps:
-            raise KitError(f"{folder} has done all of its {steps} steps already.")
-    if folder.exists() and not folder.is_dir():
-        raise KitError(f"{folder} is a file; --output must name a folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(asdict(config), sort_keys=False))
-        metrics = folder / "metrics.jsonl"
-        done = int(start.name.split("-")[1]) if start else 0
-        kept = metrics.read_text().splitlines()[:done] if metrics.exists() else []
-        metrics.write_text("".join(line + "\n" for line in kept))
-    except OSError as problem:
-        raise KitError(f"{folder} cannot be written to: {problem.strerror}.") from problem
-    return start, [json.loads(line) for line in kept]
-
-
-def _require_same(before: TrainConfig, now: TrainConfig) -> None:
-    """A run goes on as it began: with other settings it would be neither run."""
-    free = {"output", "save_steps", "report_to"}
-    changed = [
-        f"{name} was {value!r}, now {getattr(now, name)!r}"
-        for name, value in asdict(before).items()
-        if name not in free and value != getattr(now, name)
-    ]
-    if changed:
-        raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
 
 
 def build_trainer(
@@ -247,8 +203,8 @@ def _run(
     trainer: Any,
     folder: Path,
     machine: Machine,
-    start: Path | None,
-    past: list[dict[str, Any]],
+    start: run_folder.Start,
+    done: bool,
 ) -> Run:
     from . import plots
     from .qlora import cached_when_it_fits
@@ -259,14 +215,14 @@ def _run(
         for callback in trainer.callback_handler.callbacks
         if isinstance(callback, InterruptCallback | ProgressCallback)
     ]
-    trainer.losses = [line["loss"] for line in past]
-    trainer.tokens = past[-1]["tokens"] if past else 0
-    trainer.seconds = past[-1]["seconds"] if past else 0.0
+    trainer.losses = [line["loss"] for line in start.past]
+    trainer.tokens = start.past[-1]["tokens"] if start.past else 0
+    trainer.seconds = start.past[-1]["seconds"] if start.past else 0.0
     began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
     with cached_when_it_fits(trainer.model, machine), quiet():
         try:
-            trainer.train(resume_from_checkpoint=str(start) if start else None)
+            trainer.train_from(start.checkpoint, done)
             trainer.require_finite()
         except DivergedError as problem:
             failure = problem
@@ -274,9 +230,8 @@ def _run(
             for callback in own:
                 callback.restore()
     seconds = time.perf_counter() - began
-    trainer.model.save_pretrained(folder)
-    if not hasattr(trainer.model, "peft_config"):
-        trainer.processing_class.save_pretrained(folder)
+    run_folder.save_model(folder, trainer.model, trainer.processing_class)
+    run_folder.with_room(folder, lambda: manifest.finish(folder))
     plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure

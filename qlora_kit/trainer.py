@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from . import KitError, checkpoint
 from .chat import IGNORED, Example
 from .hardware import release_memory
 from .packing import block_mask, pack
+from .run_folder import with_room
 
 _EXPLODED = 3.0  # times the first loss
 _TIDY_STEPS = 10  # kept memory frays as batches differ in shape; this takes the frays back
@@ -128,6 +131,30 @@ def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
 
 
+class GroupedSampler(Sampler[int]):
+    """Rows of like length together, in an order that only the seed and the epoch decide.
+
+    Args:
+        lengths: tokens of each row.
+        batch_size: rows of a step.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
+
+
 class KitTrainer(SFTTrainer):
     """SFTTrainer whose step is a list of micro-batches from `MicroBatchCollator`.
 
@@ -142,6 +169,27 @@ class KitTrainer(SFTTrainer):
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed
         self._good: dict[str, torch.Tensor] = {}
+
+    def train_from(self, start: Path | None, done: bool) -> None:
+        """Train, from a checkpoint when there is one.
+
+        Args:
+            start: the checkpoint, or None for the beginning.
+            done: it is of the last step, so that only its weights are wanted.
+        """
+        if start is not None and done:  # killed between the last step and the end
+            self._load_from_checkpoint(str(start))
+            self.state.global_step = checkpoint.step_of(start)
+        else:
+            self.train(resume_from_checkpoint=str(start) if start else None)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """transformers' grouping draws from the global generator: resumed, it would differ."""
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(rows)
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        return GroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -244,13 +292,16 @@ class ProgressCallback(TrainerCallback):
             "tokens": trainer.tokens,
             "seconds": round(seconds, 3),
         }
-        with self.file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        with_room(self.file.parent, lambda: self._append(json.dumps(line) + "\n"))
         self.bar.set_postfix(
             {"loss": f"{logs['loss']:.3f}", "tok/s": f"{trainer.tokens / seconds:.0f}"},
             refresh=False,
         )
         self.bar.update(state.global_step - self.bar.n)
+
+    def _append(self, line: str) -> None:
+        with self.file.open("a", encoding="utf-8") as out:
+            out.write(line)
 
     def restore(self) -> None:
         """Leave the bar as it stands."""

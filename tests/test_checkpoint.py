@@ -7,7 +7,7 @@ from qlora_kit import KitError, checkpoint
 
 
 def write(folder):
-    for name in checkpoint._PARTS:
+    for name in (*checkpoint._PARTS, "adapter_model.safetensors"):
         (folder / name).write_text(name)
 
 

@@ -71,15 +71,15 @@ def test_modules_stay_small_and_documented(path):
 
 
 def test_modules_import_only_from_their_left():
-    order = ["__init__", "hardware", "fetch", "models", "quantize", "lora", "qlora", "model_sizes",
-             "memory_terms", "memory", "config", "adapters", "chat", "packing", "embeddings",
-             "rows", "data", "documents", "findings", "similarity", "contradictions", "duplicates",
-             "personal_data", "answers", "outliers", "audit", "checkpoint", "trainer",
-             "stats", "plots", "train", "likelihood", "harness", "judge", "evaluate",
-             "report", "talk", "demo",
-             "claims", "profiles", "course_record", "kernels", "baselines", "course_report",
-             "course_view", "course", "cards", "exercises", "widgets", "cli_data", "cli_plan",
-             "cli_course", "cli"]  # fmt: skip
+    order = ["__init__", "hardware", "atomic", "templates", "gguf_header", "fetch", "models",
+             "quantize", "lora", "qlora", "model_sizes", "memory_terms", "memory", "config",
+             "weights", "manifest", "trust", "adapters", "chat", "packing", "embeddings", "rows",
+             "data", "documents", "findings", "similarity", "contradictions", "duplicates",
+             "personal_data", "answers", "outliers", "audit", "checkpoint", "run_folder",
+             "trainer", "stats", "plots", "train", "likelihood", "harness", "judge", "evaluate",
+             "report", "talk", "demo", "verify", "claims", "profiles", "course_record", "kernels",
+             "baselines", "course_report", "course_view", "course", "cards", "exercises",
+             "widgets", "cli_data", "cli_plan", "cli_run", "cli_course", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only
     for path in MODULES:
