@@ -39,11 +39,11 @@ def require_safe_adapter(folder: Path) -> None:
         tensors = read_header(folder / "adapter_model.safetensors")
         _check_shapes(tensors, config, ranks)
         _check_values(folder / "adapter_model.safetensors")
-    except (OSError, ValueError, RecursionError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
+    except (KitError, OSError, ValueError, RecursionError) as problem:
+        reason = str(getattr(problem, "strerror", None) or problem).rstrip(".")
         raise KitError(
-            f"The adapter in {folder} is refused: {reason}. Get it again from where it came, or "
-            "train it again."
+            f"The adapter in {folder} cannot be loaded: {reason}. Get it again from where it came, "
+            "or train it again."
         ) from problem
 
 

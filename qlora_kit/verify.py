@@ -110,7 +110,9 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
         before = None
     if before is None:
         what = "everything: there was no manifest that could be read"
-        now = manifest.make(config, machine or detect())
+        now = dataclasses.replace(
+            manifest.make(config, machine or detect()), made=f"before {day}", commit=None
+        )
     else:
         changed = [item.name for item in verify(folder).items if item.state == "changed"]
         what = ", ".join(changed) or "nothing"
