@@ -41,8 +41,7 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
         KitError: it could not be written; earlier checkpoints are untouched.
     """
     final, scratch, aside = folder / f"checkpoint-{step}", folder / _SCRATCH, folder / _ASIDE
-    for left in (scratch, aside):
-        shutil.rmtree(left, ignore_errors=True)
+    tidy(folder)
     try:
         scratch.mkdir(parents=True)
         write(scratch)
@@ -64,9 +63,19 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
     shutil.rmtree(aside, ignore_errors=True)
     # Those that claim to be newer were passed over when the run went on: they are damaged.
     older = [path for path in complete(folder) if step_of(path) < step]
-    for old in older[: len(older) - (keep - 1)]:
+    for old in older[: max(0, len(older) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed saves left.
+
+    Args:
+        folder: holds all checkpoints of a run; need not exist.
+    """
+    for name in (_SCRATCH, _ASIDE):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def step_of(path: Path) -> int:

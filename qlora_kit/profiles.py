@@ -85,7 +85,7 @@ def read_profile(name: str, notebooks: Path) -> Profile:
         raise KitError(f"There is no profile {name!r} in {path.parent}. {_known(name, names)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as problem:
         raise KitError(f"The profile {path} cannot be read: {problem}") from problem
     content = {} if content is None else content
     if not isinstance(content, dict):

@@ -115,7 +115,8 @@ def _csv_rows(
     csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        twice = [name for name in reader.fieldnames or () if reader.fieldnames.count(name) > 1]
+        names = list(reader.fieldnames or ())
+        twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise DataError(f"{path} has two columns named {twice[0]!r}; rename one of them.")
         for number, row in enumerate(reader, 1):

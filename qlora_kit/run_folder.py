@@ -62,6 +62,7 @@ def _write(folder: Path, config: TrainConfig, done: int) -> None:
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.tidy(folder / "checkpoints")
     write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     kept = _metrics(folder / "metrics.jsonl", done)
     write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))

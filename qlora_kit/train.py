@@ -74,6 +74,7 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     trainer = build_trainer(config, conversations, machine, folder, progress)
     resumed = start.checkpoint is not None
     run_folder.with_room(folder, lambda: manifest.begin(folder, config, machine, resumed))
+    (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
     release_memory()  # loading held the weights twice
     keep_freed_memory()
     run = _run(trainer, folder, machine, start, start.done >= steps)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from . import KitError
 from .atomic import write_text
-from .hardware import cache_home
+from .hardware import GB, cache_home
 
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4,
@@ -20,6 +21,7 @@ _BITS = {
 _LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 _INDEX = "model.safetensors.index.json"
 _CACHE = "fingerprints.json"
+_LARGE = 4 * GB  # takes some seconds
 _CACHED = 1000  # fingerprints kept
 _SETTLED = 2.0  # seconds; a file touched later may still change within its clock's tick
 
@@ -158,6 +160,9 @@ def fingerprint(files: list[Path]) -> str:
     known = _remembered()
     if key in known:
         return known[key]
+    size = sum(state.st_size for _, state in states)
+    if size > _LARGE:
+        print(f"Hashing {size / GB:.0f} GB of weights (once) ...", file=sys.stderr)
     tensors = sorted((t for path in files for t in read_header(path)), key=lambda t: t.name)
     total = hashlib.sha256()
     for tensor in tensors:

@@ -115,6 +115,14 @@ def test_the_new_one_is_never_pruned_for_damaged_ones_that_claim_to_be_newer(tmp
     assert (tmp_path / "checkpoint-8").exists()
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, 1), (3, 3), (9, 4)])
+def test_as_many_are_kept_as_wanted(tmp_path, keep, left):
+    for step in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, step, write, keep=9)
+    checkpoint.save(tmp_path, 4, write, keep=keep)
+    assert len(files(tmp_path)) == left
+
+
 def test_saved_again_a_step_is_replaced(tmp_path):
     checkpoint.save(tmp_path, 4, write)
     (tmp_path / "checkpoint-4/optimizer.pt").write_text("damaged")

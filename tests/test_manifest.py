@@ -134,7 +134,6 @@ def test_a_damaged_manifest_is_refused_and_can_be_made_anew(home):
 def test_a_run_goes_on_only_with_what_it_began_with(home):
     config = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "run"), max_steps=4,
                          model=str(home / "base"), rank=4, save_steps=2)  # fmt: skip
-    (home / "run/run.json").unlink()
     shutil.rmtree(home / "run/checkpoints/checkpoint-4")
     row = '{"prompt": "New?", "completion": "Yes."}\n'
     data = home / "rows.jsonl"
@@ -142,6 +141,7 @@ def test_a_run_goes_on_only_with_what_it_began_with(home):
     data.write_text(row + sound)
     with pytest.raises(KitError, match="data changed since it began"):
         fine_tune(config, resume=True, progress=False)
+    assert (home / "run/run.json").exists()
     data.write_text(sound)
     fine_tune(config, resume=True, progress=False)
     assert verify(home / "run").ok
