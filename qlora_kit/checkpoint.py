@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from . import KitError
 from .atomic import digest, flush, flush_all
 
@@ -53,7 +51,10 @@ def save(folder: Path, step: int, write: Callable[[Path], None], keep: int = 2) 
             final.rename(aside)
         scratch.rename(final)
         flush(folder)
-    except (OSError, RuntimeError, SafetensorError) as problem:  # torch's and safetensors' own
+    except KitError:
+        tidy(folder)
+        raise
+    except Exception as problem:  # of a full disk each library tells with an error of its own
         shutil.rmtree(scratch, ignore_errors=True)
         reason = getattr(problem, "strerror", None) or problem
         raise KitError(

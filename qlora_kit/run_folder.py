@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from . import KitError, checkpoint
 from .atomic import write_files, write_text
 from .config import TrainConfig, load_config
@@ -125,7 +123,9 @@ def with_room(folder: Path, write: Callable[[], object]) -> None:
     """
     try:
         write()
-    except (OSError, RuntimeError, SafetensorError) as problem:
+    except KitError:
+        raise
+    except Exception as problem:  # of a full disk each library tells with an error of its own
         reason = getattr(problem, "strerror", None) or problem
         raise KitError(
             f"{folder} cannot be written to: {reason}. Its checkpoints are untouched: make room "

@@ -233,7 +233,9 @@ def _run(
     seconds = time.perf_counter() - began
     run_folder.save_model(folder, trainer.model, trainer.processing_class)
     run_folder.with_room(folder, lambda: manifest.finish(folder))
-    plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
+    run_folder.with_room(
+        folder, lambda: plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png")
+    )
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
     if any(getattr(callback, "interrupted", False) for callback in own):
