@@ -176,8 +176,11 @@ def test_the_same_seed_gives_the_same_run(tiny, rows, tmp_path):
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny, rows, tmp_path):
-    config = settings(tiny, rows, tmp_path / "whole", max_steps=8, save_steps=4, dropout=0.1)
+@pytest.mark.parametrize("setting", [{}, {"group_by_length": True}, {"packing": True}])
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny, rows, tmp_path, setting):
+    config = settings(
+        tiny, rows, tmp_path / "whole", max_steps=8, save_steps=4, dropout=0.1, **setting
+    )
     fine_tune(config, progress=False)
     half = dataclasses.replace(config, output=str(tmp_path / "half"))
     fine_tune(half, progress=False)
