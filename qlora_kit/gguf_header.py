@@ -183,5 +183,27 @@ def _require_sizes(header: GgufHeader) -> None:
         told = header.metadata.get(key, size)
         if size is not None and type(told) is int and told != size:
             raise ValueError(f"it says that {key} is {told:,}, and its tensors that it is {size:,}")
+    if "blk.0.attn_q.weight" in shapes:
+        _require_attention(header.metadata, f"{kind}.attention", shapes)
     if tokens is not None and len(embedding) > 1 and len(tokens) > embedding[1]:
         raise ValueError(f"it has {len(tokens):,} tokens and embeddings for {embedding[1]:,}")
+
+
+def _require_attention(
+    metadata: dict[str, Any], kind: str, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """A key that is lost would be replaced by a default, and the model would babble."""
+    heads, epsilon = metadata.get(f"{kind}.head_count"), f"{kind}.layer_norm_rms_epsilon"
+    if heads is None or not {epsilon, f"{kind}.layer_norm_epsilon"} & set(metadata):
+        raise ValueError(f"{kind}.head_count or {epsilon} is not in it")
+    if not 0 < metadata.get(epsilon, 1e-5) < 0.1:
+        raise ValueError(f"its {epsilon} is {metadata[epsilon]}")
+    if type(heads) is not int:  # a list: each layer has a number of its own
+        return
+    inputs, outputs = shapes["blk.0.attn_q.weight"][:2]
+    width = metadata.get(f"{kind}.key_length", inputs // heads if heads else 0)
+    keys = shapes.get("blk.0.attn_k.weight", (0, outputs))[1]
+    pairs = ((heads, outputs), (metadata.get(f"{kind}.head_count_kv", heads), keys))
+    for count, rows in pairs:
+        if type(count) is int and count * width != rows:
+            raise ValueError(f"it says {count} heads of {width}, and its tensors have {rows} rows")

@@ -222,7 +222,10 @@ def hash_results(run: Path) -> dict[str, str]:
     adapter, config = run / "adapter_model.safetensors", run / "adapter_config.json"
     if adapter.is_file():
         kept = {k: v for k, v in _json(config).items() if k != "base_model_name_or_path"}
-        return {"trained weights": fingerprint([adapter]), "adapter config": _hash(kept)}
+        try:
+            return {"trained weights": fingerprint([adapter]), "adapter config": _hash(kept)}
+        except KitError as problem:
+            raise KitError(f"The adapter in {run} cannot be loaded: {problem}") from problem
     try:
         return {"trained weights": fingerprint(weight_files(run))}
     except KitError:
