@@ -116,7 +116,7 @@ def make(config: TrainConfig, machine: Machine) -> Manifest:
     return Manifest(
         made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         hashes=hashes,
-        base=str(base),
+        base=str(base or ""),
         data=str(data.absolute()),
         template=chat_template(base) if base else "",
         config=asdict(config),

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import KitError, checkpoint
+from . import KitError, checkpoint, manifest
 from .atomic import write_files, write_text
 from .config import TrainConfig, load_config
 
 RESULTS = ("adapter_config.json", "model.safetensors")
 _FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
+_HASHED = {"data", "model"}  # may have moved: the manifest knows them by their hashes
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def claim(folder: Path, config: TrainConfig, resume: bool, steps: int) -> Start:
     if resume and start is None and ended:
         raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
     if start:
-        _require_same(load_config(folder / "config.yaml"), config)
+        free = _FREE | _HASHED if (folder / manifest.NAME).exists() else _FREE
+        _require_same(load_config(folder / "config.yaml"), config, free)
     done = checkpoint.step_of(start) if start else 0
     if ended and done >= steps:
         raise KitError(f"{folder} has done all of its {steps} steps already.")
@@ -80,12 +82,12 @@ def _metrics(file: Path, done: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _require_same(before: TrainConfig, now: TrainConfig) -> None:
+def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None:
     """A run goes on as it began: with other settings it would be neither run."""
     changed = [
         f"{name} was {value!r}, now {getattr(now, name)!r}"
         for name, value in asdict(before).items()
-        if name not in _FREE and value != getattr(now, name)
+        if name not in free and value != getattr(now, name)
     ]
     if changed:
         raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")

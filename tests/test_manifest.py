@@ -147,6 +147,19 @@ def test_a_run_goes_on_only_with_what_it_began_with(home):
     assert verify(home / "run").ok
 
 
+def test_a_run_goes_on_where_base_and_data_were_moved_to(home):
+    wanted = (home / "run/adapter_model.safetensors").read_bytes()
+    shutil.rmtree(home / "run/checkpoints/checkpoint-4")
+    for name in ("base", "rows.jsonl"):
+        shutil.move(home / name, home / f"moved-{name}")
+    config = TrainConfig(data=str(home / "moved-rows.jsonl"), output=str(home / "run"),
+                         model=str(home / "moved-base"), max_steps=4, rank=4,
+                         save_steps=2)  # fmt: skip
+    fine_tune(config, resume=True, progress=False)
+    assert (home / "run/adapter_model.safetensors").read_bytes() == wanted
+    assert verify(home / "run").ok
+
+
 def test_the_first_adapter_is_recorded_and_must_fit_the_base(home):
     again = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "more"), max_steps=2,
                         model=str(home / "base"), adapter=str(home / "run"))  # fmt: skip
