@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError, manifest
-from .atomic import digest
 from .config import TrainConfig, load_config
 from .hardware import Machine, detect, versions
 from .manifest import BASE, NAME, RESULT, Manifest
@@ -133,11 +132,12 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
 
 
 def _data(config: TrainConfig, before: Manifest) -> Path | None:
-    """The data by the name in config.yaml, or where they stood."""
-    places = (Path(config.data).expanduser(), Path(before.data))
-    here = [path for path in places if path.is_file()]
-    same = (path for path in here if digest(path) == before.hashes.get("data"))
-    return next(same, here[0] if here else None)
+    """The data where config.yaml says, or where they stood; from another folder, "a.jsonl" is
+    perhaps another file.
+    """
+    named, stood = Path(config.data).expanduser(), Path(before.data)
+    places = (named, stood) if named.is_absolute() else (stood, named)
+    return next((path for path in places if path.is_file()), None)
 
 
 def _hashes(folder: Path, config: TrainConfig, before: Manifest) -> Iterator[Item]:
