@@ -15,20 +15,15 @@ _LLAMA3 = (
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-_TEKKEN = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
-    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _GPT2_WORDS = ("ByteLevel", True)
 _BYTES = ("ByteLevel", False)
-# The rule as the tokenizer tells it -> llama.cpp's name for it.
+# The rule as the tokenizer tells it -> llama.cpp's name for it. Mistral Nemo's (tekken) is left
+# out: llama.cpp cuts combining marks of other scripts in another place.
 _CUTS = {
     (_GPT2_WORDS,): "gpt-2",
     (("Digits", True), _GPT2_WORDS): "smollm",
     (("Split", _QWEN2), _BYTES): "qwen2",
     (("Split", _LLAMA3), _BYTES): "llama-bpe",
-    (("Split", _TEKKEN), _BYTES): "tekken",
 }
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import KitError
-from .chat import IGNORED, encode, encode_prompt, render, stop_ids
+from .chat import IGNORED, encode, render, stop_ids
 from .data import Conversation
 from .evaluate import MAX_NEW_TOKENS, Answer, generate, ready
 
@@ -26,9 +26,9 @@ TOKEN_TEXTS = (
     "Hello, world! It's 3.14159 or 1,234,567 of 2026-01-31.",
     "👩‍🚀 launches 🚀🚀 at 🇪🇺, 1️⃣ time ❤️‍🔥!",
     'def f(x: int) -> str:\n\treturn f"{x!r:>10}"  # tab, quotes\n\n\n    if x != 0x1F:\n',
-    "Größe, façade, Ærø, Żółć, İstanbul; «oui» — „nein“ … don’t",
-    "漢字とひらがな、カタカナ。 中文字符，没有空格。 한국어 문장입니다.",
-    "Привет, мир! Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया। สวัสดีชาวโลก",
+    "Größe, façade, Ærø, Żółć, İstanbul; «oui» — „nein“ … don\u2019t",
+    "漢字とひらがな、カタカナ。 中文字符没有空格。 한국어 문장입니다.",
+    "Привет, мир! Γειά σου Κόσμε. שלום עולם. مرحبا بالعالم. नमस्ते दुनिया। สวัสดีชาวโลก",  # noqa: RUF001
     "  two  spaces,   three, trailing   \n \n\t\t\r\nCRLF  ",
     '<html><b>&amp;</b></html> {"a": [1, null, true]} SELECT * FROM t WHERE x>=10;',
 )
