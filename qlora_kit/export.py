@@ -21,7 +21,7 @@ from .evaluate import load_run
 from .fetch import quiet
 from .gguf_export import QUANTS, architecture_of, write_adapter, write_gguf
 from .hardware import release_memory
-from .merge import BASES, adapted_run, load_base, merge, require_trained
+from .merge import BASES, adapted_run, exact_machine, load_base, merge, require_trained
 from .model_card import license_of, model_card, modelfile
 from .models import load
 from .parity import BOUNDS, Bound, Parity, Step, compare, require_parity, scores
@@ -39,6 +39,18 @@ class Exported:
     files: tuple[str, ...]
     bytes: int
     parity: Parity
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is asked for; say tells people how far it is."""
+
+    folder: Path
+    config: TrainConfig
+    quant: str
+    into: str
+    shard_size: str
+    say: Callable[[str], None]
 
 
 @dataclass
@@ -91,27 +103,18 @@ def export(
         KitError: an unknown choice, no adapter or an empty one, an architecture that cannot be
             written, a folder that is there already, or a step that fails the parity gate.
     """
-    say = report or (lambda line: None)
     folder, config = adapted_run(run)
     for value, known in ((to, TARGETS), (quant, QUANTS), (into, BASES)):
         if value not in known:
             raise KitError(f"There is no {value!r}: choose one of {', '.join(known)}.")
+    job = _Job(folder, config, quant, into, shard_size, report or (lambda line: None))
     name = to if to == "merged" else f"{to}-{quant}"
     final = Path(output).expanduser() if output else folder / "export" / name
     conversations = _held_out(data, config)
     with _built_beside(final) as scratch:
-        say("loading the adapter on its base")
-        model, tokenizer = load_run(folder)
-        require_trained(model, folder)
-        if to != "merged":
-            architecture_of(model.get_base_model().config)  # refused before the long work
-        check = _read_both(model, tokenizer, conversations, questions, into, say)
-        if to == "adapter-gguf":
-            write_adapter(model, scratch / "adapter.gguf", folder.resolve().name)
-        del model
-        release_memory()
+        check = _read_both(job, to, scratch, conversations, questions)
         writers = {"merged": _write_merged, "gguf": _write_gguf, "adapter-gguf": _write_both}
-        what = writers[to](folder, config, scratch, quant, into, shard_size, check, say)
+        what = writers[to](job, scratch, check)
         parity = check.report()
         (scratch / "README.md").write_text(model_card(folder, config, what, parity), "utf-8")
         text = json.dumps(parity.as_json(), indent=1, ensure_ascii=False)
@@ -122,79 +125,82 @@ def export(
 
 
 def _read_both(
-    model: Any, tokenizer: Any, conversations: list[Conversation], questions: int, into: str,
-    say: Any,
-) -> _Check:  # fmt: skip
+    job: _Job, to: str, scratch: Path, conversations: list[Conversation], questions: int
+) -> _Check:
+    """Base and adapter, as they are in transformers; the adapter is written while it is there."""
+    job.say("loading the adapter on its base")
+    model, tokenizer = load_run(job.folder, exact_machine())
+    require_trained(model, job.folder)
+    if to != "merged":
+        architecture_of(model.get_base_model().config)  # refused before the long work
+    if to == "adapter-gguf":
+        write_adapter(model, scratch / "adapter.gguf", job.folder.resolve().name)
     sheet = make_sheet(model, tokenizer, conversations, questions)
-    say(f"reading base and adapter on {len(sheet.conversations)} questions")
+    job.say(f"reading base and adapter on {len(sheet.conversations)} questions")
     with model.disable_adapter():
         base = read_model(model, tokenizer, sheet)
-    return _Check(sheet, base, read_model(model, tokenizer, sheet), into)
+    check = _Check(sheet, base, read_model(model, tokenizer, sheet), job.into)
+    del model
+    release_memory()
+    return check
 
 
-def _write_merged(
-    folder: Path, config: TrainConfig, scratch: Path, quant: str, into: str, shard_size: str,
-    check: _Check, say: Any,
-) -> str:  # fmt: skip
+def _write_merged(job: _Job, scratch: Path, check: _Check) -> str:
     """Save, then read what was saved: that is what others will load."""
     import torch
 
-    say(f"merging into the {into} base")
-    model, tokenizer = merge(folder, into)
+    job.say(f"merging into the {job.into} base")
+    model, tokenizer = merge(job.folder, job.into)
     with quiet():
-        model.to(torch.bfloat16).save_pretrained(scratch, max_shard_size=shard_size)
+        model.to(torch.bfloat16).save_pretrained(scratch, max_shard_size=job.shard_size)
         tokenizer.save_pretrained(scratch)
     del model
     release_memory()
-    say("reading the merged model")
-    model, tokenizer = load(str(scratch), "32bit")
+    job.say("reading the merged model")
+    model, tokenizer = load(str(scratch), "32bit", exact_machine())
     check.step("merged, bf16", read_model(model, tokenizer, check.sheet), "merged")
-    return f"The adapter merged into the {into} weights of its base, in bf16 safetensors."
+    return f"The adapter merged into the {job.into} weights of its base, in bf16 safetensors."
 
 
-def _write_gguf(
-    folder: Path, config: TrainConfig, scratch: Path, quant: str, into: str, shard_size: str,
-    check: _Check, say: Any,
-) -> str:  # fmt: skip
-    say(f"merging into the {into} base")
-    model, tokenizer = merge(folder, into)
+def _write_gguf(job: _Job, scratch: Path, check: _Check) -> str:
+    job.say(f"merging into the {job.into} base")
+    model, tokenizer = merge(job.folder, job.into)
     check.step("merged, fp32", read_model(model, tokenizer, check.sheet), "f16")
-    file = f"model-{quant}.gguf"
-    say(f"writing {file}")
-    write_gguf(model, tokenizer, scratch / file, quant, folder.resolve().name,
-               license_of(config.model))  # fmt: skip
-    text = modelfile(tokenizer, file, "", _trained_system(folder), model)
-    (scratch / "Modelfile").write_text(text, "utf-8")
+    file = f"model-{job.quant}.gguf"
+    _write_model(job, scratch / file, model, tokenizer, job.folder.resolve().name)
     del model
     release_memory()
-    say("reading it in llama.cpp")
-    check.step(f"GGUF, {quant}", read_gguf(scratch / file, check.sheet), quant)
+    job.say("reading it in llama.cpp")
+    check.step(f"GGUF, {job.quant}", read_gguf(scratch / file, check.sheet), job.quant)
     return (
-        f"The adapter merged into the {into} weights of its base, as {file} for llama.cpp. "
+        f"The adapter merged into the {job.into} weights of its base, as {file} for llama.cpp. "
         "`ollama create NAME -f Modelfile` takes it into Ollama."
     )
 
 
-def _write_both(
-    folder: Path, config: TrainConfig, scratch: Path, quant: str, into: str, shard_size: str,
-    check: _Check, say: Any,
-) -> str:  # fmt: skip
-    file = f"base-{quant}.gguf"
-    say(f"writing {file}")
-    model, tokenizer = load_base(config, into)
-    write_gguf(model, tokenizer, scratch / file, quant, Path(config.model).name,
-               license_of(config.model))  # fmt: skip
-    text = modelfile(tokenizer, file, "adapter.gguf", _trained_system(folder), model)
-    (scratch / "Modelfile").write_text(text, "utf-8")
+def _write_both(job: _Job, scratch: Path, check: _Check) -> str:
+    file = f"base-{job.quant}.gguf"
+    model, tokenizer = load_base(job.config, job.into)
+    name = Path(job.config.model).name
+    _write_model(job, scratch / file, model, tokenizer, name, "adapter.gguf")
     del model
     release_memory()
-    say("reading both in llama.cpp")
+    job.say("reading both in llama.cpp")
     reading = read_gguf(scratch / file, check.sheet, scratch / "adapter.gguf")
-    check.step(f"GGUF adapter on {quant}", reading, quant)
+    check.step(f"GGUF adapter on {job.quant}", reading, job.quant)
     return (
-        f"The adapter alone, adapter.gguf, and the {into} weights of its base, {file}: "
+        f"The adapter alone, adapter.gguf, and the {job.into} weights of its base, {file}: "
         f"`llama-server -m {file} --lora adapter.gguf`."
     )
+
+
+def _write_model(
+    job: _Job, path: Path, model: Any, tokenizer: Any, name: str, adapter: str = ""
+) -> None:  # fmt: skip
+    job.say(f"writing {path.name}")
+    write_gguf(model, tokenizer, path, job.quant, name, license_of(job.config.model))
+    text = modelfile(tokenizer, path.name, adapter, _trained_system(job.folder), model)
+    (path.parent / "Modelfile").write_text(text, "utf-8")
 
 
 def _held_out(data: str | Path | None, config: TrainConfig) -> list[Conversation]:

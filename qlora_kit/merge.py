@@ -5,6 +5,7 @@ the default is those, dequantized. The original 16-bit weights are a choice. Wha
 in silence is to round the sum to 4 bits again: most of what was learned is smaller than a step.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .adapters import load_adapter
 from .config import TrainConfig, load_config
 from .evaluate import load_run
 from .fetch import quiet
-from .hardware import release_memory
+from .hardware import Machine, detect, release_memory
 from .models import load
 from .qlora import dense_weight
 
@@ -36,6 +37,11 @@ def adapted_run(run: str | Path) -> tuple[Path, TrainConfig]:
             hint = " All weights were trained: it is a whole model already." if whole else ""
             raise KitError(f"{folder} holds no trained adapter: there is no {name} in it.{hint}")
     return folder, load_config(folder / "config.yaml")
+
+
+def exact_machine() -> Machine:
+    """This machine, computing in fp32: what is compared must not differ by its own rounding."""
+    return dataclasses.replace(detect(), compute_dtype="float32")
 
 
 def require_trained(model: Any, where: str | Path) -> None:
@@ -95,9 +101,10 @@ def load_base(config: TrainConfig, into: str = "dequantized") -> tuple[Any, Any]
     Raises:
         KitError: weights that were in int8, which have no exact dense form here.
     """
-    model, tokenizer = load(config.model, "32bit")
+    machine = exact_machine()
+    model, tokenizer = load(config.model, "32bit", machine)
     if into == "dequantized" and config.precision in ("nf4", "fp4"):
-        packed, _ = load(config.model, config.precision)
+        packed, _ = load(config.model, config.precision, machine)
         dequantize_into(packed, model)
         del packed
         release_memory()
@@ -150,7 +157,7 @@ def naive_merge(run: str | Path) -> tuple[Any, Any]:
         raise KitError(
             f"{folder} was trained on {config.precision} weights; the trap needs 4 bits."
         )
-    tuned, tokenizer = load_run(folder)
+    tuned, tokenizer = load_run(folder, exact_machine())
     require_trained(tuned, folder)
     with quiet():
         merged = tuned.merge_and_unload()

@@ -132,7 +132,8 @@ def read_gguf(path: str | Path, sheet: Sheet, adapter: str | Path | None = None)
     Raises:
         KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
     """
-    with llama_cpp(path, adapter) as server:
+    room = max(len(prefix) for prefix in sheet.prefixes) + sheet.max_new_tokens + 8
+    with llama_cpp(path, adapter, room) as server:
         prompts, answers = [], []
         for row in sheet.conversations:
             messages = list(row.messages[:-1])
@@ -152,6 +153,10 @@ class LlamaCpp:
     def __init__(self, server: Any, vocabulary: int):
         self._server, self._vocabulary = server, vocabulary
         self._letter: int | None = None
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self._server = None
 
     def ask(self, path: str, **body: Any) -> Any:
         """What the server answers to a request.
@@ -209,12 +214,15 @@ class LlamaCpp:
 
 
 @contextmanager
-def llama_cpp(path: str | Path, adapter: str | Path | None = None) -> Iterator[LlamaCpp]:
+def llama_cpp(
+    path: str | Path, adapter: str | Path | None = None, context: int = 2048
+) -> Iterator[LlamaCpp]:  # fmt: skip
     """llama.cpp with a model in it, on half of the cores: idle threads spin beside busy ones.
 
     Args:
         path: a GGUF file.
         adapter: a GGUF adapter to put on it.
+        context: tokens that a prompt and its answer may have together.
 
     Raises:
         KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
@@ -229,7 +237,7 @@ def llama_cpp(path: str | Path, adapter: str | Path | None = None) -> Iterator[L
     params.model.path = str(path)
     if adapter:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
-    params.n_ctx, params.n_parallel = 4096, 1
+    params.n_ctx, params.n_parallel = context, 1
     params.warmup, params.fit_params, params.verbosity = False, False, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(
         1, (os.cpu_count() or 1) // 2
@@ -238,10 +246,12 @@ def llama_cpp(path: str | Path, adapter: str | Path | None = None) -> Iterator[L
         server = xllamacpp.Server(params)
     except Exception as problem:
         raise KitError(f"llama.cpp cannot load {path}: {problem}") from problem
+    held = LlamaCpp(server, _vocabulary(Path(path)))
+    del server
     try:
-        yield LlamaCpp(server, _vocabulary(Path(path)))
+        yield held
     finally:
-        del server
+        held.close()
 
 
 def _vocabulary(path: Path) -> int:
