@@ -35,7 +35,7 @@ def model_card(
     head = [
         "---",
         f"license: {license.lower() or 'other'}",
-        f"base_model: {Path(config.model).name if Path(config.model).exists() else config.model}",
+        f"base_model: {_public(config.model)}",
         "tags: [qlora, qlora-kit]",
         "---",
     ]
@@ -43,8 +43,8 @@ def model_card(
         "\n".join(head),
         f"# {run.resolve().name}",
         what,
-        f"- Base: `{config.model}`, fine-tuned with QLoRA by qlora-kit.",
-        f"- Data: `{config.data}`.{_trained(run)}",
+        f"- Base: `{_public(config.model)}`, fine-tuned with QLoRA by qlora-kit.",
+        f"- Data: `{_public(config.data)}`.{_trained(run)}",
         f"- License: {license or 'that of the base model, which is not known here'}. The data have "
         "their own.",
         "## Hyperparameters",
@@ -142,6 +142,11 @@ def _default_system(tokenizer: Any, pieces: dict[str, tuple[str, str]]) -> str |
         return None
     inside = head.startswith(opening) and head.endswith(close)
     return head[len(opening) : len(head) - len(close)] if inside else None
+
+
+def _public(name: str) -> str:
+    """A path of this machine tells nobody anything but its last part."""
+    return Path(name).name if Path(name).is_absolute() or Path(name).exists() else name
 
 
 def _trained(run: Path) -> str:

@@ -26,15 +26,16 @@ class Bound:
     top1: float
 
 
-# f16 and bf16 keep nearly everything; below that, what rounding to so many bits may cost.
+# f16 keeps nearly everything. The bounds of fewer bits stand about three standard errors (128
+# places) beyond what rounding alone cost the bundled model, which is small and so loses most.
 BOUNDS = {
-    "merged": Bound(0.005, 0.98),
+    "merged": Bound(0.005, 0.97),  # saved in bf16
     "f16": Bound(0.001, 0.99),
-    "q8_0": Bound(0.01, 0.97),
-    "q5_0": Bound(0.1, 0.90),
-    "q4_1": Bound(0.3, 0.85),
-    "q4_0": Bound(0.3, 0.85),
-    "original": Bound(0.5, 0.75),  # other weights than those that the adapter was trained on
+    "q8_0": Bound(0.01, 0.94),
+    "q5_0": Bound(0.1, 0.84),
+    "q4_1": Bound(0.3, 0.74),
+    "q4_0": Bound(0.3, 0.74),
+    "original": Bound(0.5, 0.70),  # other weights than those that the adapter was trained on
 }
 
 
