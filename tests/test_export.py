@@ -133,3 +133,26 @@ def test_the_command_line_exports_and_fails_in_one_message(tiny_run, rows, tmp_p
     assert again.stderr.startswith("qlora-kit: ")
     assert "is there already" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_the_gate_tells_the_naive_merge_from_the_right_one(tiny_run, rows):
+    """As lesson 09 does it: the trap and the way out, in one report."""
+    from qlora_kit.data import read
+    from qlora_kit.evaluate import load_run
+    from qlora_kit.merge import merge, naive_merge
+    from qlora_kit.parity import Parity, compare
+    from qlora_kit.readings import make_sheet, read_model
+
+    model, tokenizer = load_run(tiny_run)
+    sheet = make_sheet(model, tokenizer, read(rows), questions=8)
+    with model.disable_adapter():
+        base = read_model(model, tokenizer, sheet)
+    adapter = read_model(model, tokenizer, sheet)
+    steps = [
+        compare(way.__name__, sheet, base, adapter, read_model(*way(tiny_run), sheet),
+                export.BOUNDS["f16"])
+        for way in (merge, naive_merge)
+    ]  # fmt: skip
+    assert not steps[0].problems
+    assert steps[1].kl_mean > 100 * steps[0].kl_mean
+    assert not Parity(8, 1.0, tuple(steps)).passed
