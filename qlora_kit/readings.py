@@ -196,7 +196,9 @@ class LlamaCpp:
         found = np.full(self._vocabulary, -np.inf, np.float32)
         for each in reply["completion_probabilities"][0]["top_logprobs"]:
             found[each["id"]] = each["logprob"]
-        return np.maximum(found, -1e4)
+        found = np.maximum(found, -1e4).astype(np.float64)
+        # llama.cpp sums over the vocabulary in fp32; what is missing or too much shows in a KL.
+        return (found - np.log(np.exp(found).sum())).astype(np.float32)
 
     def answer(self, messages: Sequence[dict[str, str]], max_new_tokens: int) -> Answer:
         """The greedy answer in a chat.
