@@ -12,6 +12,7 @@ import typer
 from . import KitError, __version__
 from .cli_course import course_app
 from .cli_data import audit, documents
+from .cli_export import export
 from .cli_plan import plan
 from .cli_run import verify
 from .hardware import apply_thread_policy
@@ -281,6 +282,7 @@ app.command(epilog="Example: qlora-kit documents manual/ --output data/manual")(
 app.command(epilog="Example: qlora-kit audit train.jsonl --test test.jsonl")(audit)
 app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
 app.command(epilog="Example: qlora-kit verify runs/mine --json")(verify)
+app.command(epilog="Example: qlora-kit export runs/demo --to gguf --quant q8_0")(export)
 
 
 if __name__ == "__main__":

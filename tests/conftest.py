@@ -69,3 +69,16 @@ def rows(tmp_path_factory) -> Path:
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny, rows, tmp_path_factory) -> Path:
+    """A run folder: the tiny model, trained for a few steps on the rows."""
+    from qlora_kit.config import TrainConfig
+    from qlora_kit.train import fine_tune
+
+    folder = tmp_path_factory.mktemp("tiny_run") / "lights"
+    config = TrainConfig(data=str(rows), output=str(folder), model=str(tiny), epochs=8,
+                         learning_rate=5e-3, rank=8)  # fmt: skip
+    fine_tune(config, progress=False)
+    return folder

@@ -10,6 +10,7 @@ import pytest
 COMMANDS = (
     "doctor", "models", "documents", "audit", "train", "eval", "tasks", "chat", "demo", "plan",
     "verify",
+    "export",
 )  # fmt: skip
 
 
