@@ -108,9 +108,8 @@ def detect() -> Machine:
     import torch
 
     free, total = main_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     common: dict[str, Any] = {
-        "cores": cores or 1,
+        "cores": usable_cores(),
         "free_memory_gb": round(free / GB, 2),
         "total_memory_gb": round(total / GB, 2),
     }
@@ -130,6 +129,13 @@ def detect() -> Machine:
     name = str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
     dtype = fast_cpu_dtype(capabilities, os.environ)
     return Machine(device="cpu", name=name, compute_dtype=dtype, **common)
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def main_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:

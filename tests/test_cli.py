@@ -9,6 +9,7 @@ import pytest
 
 COMMANDS = (
     "doctor", "models", "documents", "audit", "train", "eval", "tasks", "chat", "demo", "plan",
+    "serve",
 )  # fmt: skip
 
 

@@ -76,10 +76,11 @@ def test_modules_import_only_from_their_left():
              "rows", "data", "documents", "findings", "similarity", "contradictions", "duplicates",
              "personal_data", "answers", "outliers", "audit", "checkpoint", "trainer",
              "stats", "plots", "train", "likelihood", "harness", "judge", "evaluate",
-             "report", "talk", "demo",
+             "report", "gguf_check", "offline", "proxy", "serve", "client", "load_test",
+             "talk", "demo",
              "claims", "profiles", "course_record", "kernels", "baselines", "course_report",
              "course_view", "course", "cards", "exercises", "widgets", "cli_data", "cli_plan",
-             "cli_course", "cli"]  # fmt: skip
+             "cli_serve", "cli_course", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only
     for path in MODULES:
