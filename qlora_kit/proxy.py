@@ -186,7 +186,8 @@ async def _send(request: web.Request, body: dict[str, Any]) -> web.StreamRespons
     """Hand it to llama.cpp, and each piece of the answer to the client as it comes.
 
     When the client hangs up this is canceled, the connection behind is closed, and llama.cpp
-    stops generating.
+    stops: in a stream with the next token; without one within a second when nobody else asks,
+    else at the end of that answer, since each result for another puts its look off.
     """
     where = f"http://llama{request.path}"
     async with request.app[_ROOM], request.app[_SESSION].post(where, json=body) as told:

@@ -9,6 +9,7 @@ import errno
 import ipaddress
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -204,7 +205,7 @@ def _outlive(parent: int) -> None:
     """End with the process that wanted this server, however that one ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    os._exit(0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass(frozen=True)
