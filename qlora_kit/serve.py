@@ -112,6 +112,8 @@ def run(settings: Settings) -> None:
         KitError: see `check`; a busy port, or a model that llama.cpp cannot load.
     """
     base = check(settings)
+    if not hasattr(socket, "AF_UNIX"):
+        raise KitError("qlora-kit serve needs Linux or macOS; on Windows run it in WSL.")
     if not base.template:
         print("qlora-kit: the model has no chat template; llama.cpp takes ChatML's, which may not "
               "be the one that it was trained with.", file=sys.stderr)  # fmt: skip

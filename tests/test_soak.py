@@ -8,7 +8,7 @@ from .soak import soak
 
 def test_the_server_holds_eight_clients_and_those_who_mean_no_good(tmp_path):
     adapters = {"keeper": write_adapter(tmp_path / "keeper.gguf", strength=0.05)}
-    found = soak(bundled_gguf(), adapters, seconds=15, questions=8, growth=0.5)
+    found = soak(bundled_gguf(), adapters, seconds=10, questions=8, growth=0.5)
     assert found.problems == ()
     assert found.load.failed == 0
     assert found.load.requests >= 8
