@@ -97,7 +97,7 @@ async def _guard(
         return web.Response(status=204)
     if front.api_key and request.path not in _PUBLIC:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), front.api_key.encode()):
+        if not hmac.compare_digest(given.encode(errors="replace"), front.api_key.encode()):
             return _error(401, "A valid API key is needed.", "invalid_api_key")
     try:
         return await handler(request)

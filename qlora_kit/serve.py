@@ -172,6 +172,7 @@ def _load(settings: Settings, base: Header, upstream: Path) -> Any:
     context = min(settings.context, base.context or settings.context)
     params = xllamacpp.CommonParams()
     params.model.path = str(base.path)
+    params.model_alias = {settings.name}  # answers name it; else they tell the file's whole path
     params.hostnames = [str(upstream)]
     params.lora_adapters = [
         xllamacpp.CommonAdapterLoraInfo(str(Path(path).expanduser()), 0.0)

@@ -122,6 +122,7 @@ def test_answers_end_by_themselves_at_a_word_or_at_the_limit(ai, server, base):
     done = ai.chat.completions.create(model=base.stem, messages=MOON, max_tokens=3)
     assert done.choices[0].finish_reason == "length"
     assert done.usage.completion_tokens == 3
+    assert done.model == base.stem
 
 
 def test_what_is_wrong_is_told_in_openais_form(ai, server, base):
