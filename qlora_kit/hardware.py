@@ -334,3 +334,15 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((mmap_threshold, 1 << 25), (trim_threshold, 1 << 30), (top_pad, 1 << 26))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def share_freed_memory() -> None:
+    """Let the threads that start from now on share two of malloc's heaps.
+
+    By default many threads have one each, and what one has freed no other can take: a server
+    that reads long prompts in a pool of threads would grow with each of them.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX of malloc.h

@@ -23,7 +23,7 @@ from typing import Any
 
 from . import KitError
 from .gguf_check import Header, read_adapter, read_model
-from .hardware import GB, usable_cores
+from .hardware import GB, share_freed_memory, usable_cores
 
 KEY_VARIABLE = "QLORA_KIT_API_KEY"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -169,6 +169,7 @@ def _load(settings: Settings, base: Header, upstream: Path) -> Any:
         raise KitError(_missing("xllamacpp")) from problem
     from .proxy import ROOM
 
+    share_freed_memory()
     context = min(settings.context, base.context or settings.context)
     params = xllamacpp.CommonParams()
     params.model.path = str(base.path)
