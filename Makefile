@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint lab course bench clean
+.PHONY: help setup demo test lint lab course bench bench-serve soak clean
 
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
@@ -16,6 +16,8 @@ help:
 	@echo "make lab    open the course in JupyterLab"
 	@echo "make course run all lessons as readers do, with a report"
 	@echo "make bench  compare training with TRL's, side by side"
+	@echo "make bench-serve  compare answering with transformers', side by side"
+	@echo "make soak   eight clients on the server for ten minutes"
 
 setup: $(READY)
 
@@ -45,6 +47,12 @@ course: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+bench-serve: $(READY)
+	$(BIN)/python -m tests.bench_serve
+
+soak: $(READY)
+	$(BIN)/python -m tests.soak
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache

