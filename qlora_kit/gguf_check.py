@@ -6,9 +6,9 @@ way out.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from . import KitError
+from .gguf_header import read_gguf_header
 
 
 @dataclass(frozen=True)
@@ -38,45 +38,24 @@ def read_header(path: str | Path) -> Header:
 
     Raises:
         KitError: no file, not GGUF, or cut off.
-
-    Source: the `gguf` package of llama.cpp, GGUFReader.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         what = "is a folder, not a file" if file.is_dir() else "is not there"
         raise KitError(f"{file} {what}. A GGUF file is wanted; 'qlora-kit export' writes one.")
-    with file.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
-            raise KitError(
-                f"{file} is not a GGUF file (it does not begin with the bytes 'GGUF'). "
-                "Make one of a run with 'qlora-kit export'."
-            )
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(file)
-        shapes = {t.name: tuple(int(size) for size in t.shape) for t in reader.tensors}
-    except Exception as problem:  # numpy's and the reader's, many kinds
-        raise KitError(
-            f"{file} begins as a GGUF file but cannot be read: {problem}. It was probably cut off "
-            "while it was copied; copy or export it again."
-        ) from problem
-    architecture = str(_value(reader, "general.architecture", ""))
-    kind = str(_value(reader, "general.type", "model"))
+    found = read_gguf_header(file, sizes=False)
+    said = found.metadata
+    architecture = str(said.get("general.architecture", ""))
+    kind = str(said.get("general.type", "model"))
     return Header(
         path=file,
-        kind=str(_value(reader, "adapter.type", kind)) if kind == "adapter" else kind,
+        kind=str(said.get("adapter.type", kind)) if kind == "adapter" else kind,
         architecture=architecture,
-        shapes=shapes,
-        context=int(_value(reader, f"{architecture}.context_length", 0)),
-        template=_value(reader, "tokenizer.chat_template", None) is not None,
-        parts=int(_value(reader, "split.count", 1)) or 1,
+        shapes={tensor.name: tensor.shape for tensor in found.tensors},
+        context=int(said.get(f"{architecture}.context_length", 0)),
+        template=said.get("tokenizer.chat_template") is not None,
+        parts=int(said.get("split.count", 1)) or 1,
     )
-
-
-def _value(reader: Any, key: str, default: Any) -> Any:
-    field = reader.get_field(key)
-    return default if field is None else field.contents()
 
 
 def read_model(path: str | Path) -> Header:

@@ -40,11 +40,13 @@ class GgufHeader:
     tensors: tuple[GgufTensor, ...]
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
+def read_gguf_header(path: Path, sizes: bool = True) -> GgufHeader:
     """Read the header of a GGUF file and check it against the file.
 
     Args:
         path: the file.
+        sizes: also compare the model's sizes with its tensors, as a conversion needs it;
+            llama.cpp does that by itself, for more architectures.
 
     Raises:
         KitError: not a GGUF file, or one that is cut off or damaged.
@@ -57,7 +59,8 @@ def read_gguf_header(path: Path) -> GgufHeader:
                 )
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 header = _Reader(data).header()
-        _require_sizes(header)
+        if sizes:
+            _require_sizes(header)
     except (OSError, ValueError, struct.error) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise KitError(

@@ -15,6 +15,7 @@ from .config import TrainConfig, load_config
 from .evaluate import load_run
 from .fetch import quiet
 from .hardware import Machine, detect, release_memory
+from .manifest import require_match
 from .models import load
 from .qlora import dense_weight
 
@@ -76,7 +77,7 @@ def merge(run: str | Path, into: str = "dequantized") -> tuple[Any, Any]:
         (a plain transformers model in eval mode, tokenizer).
 
     Raises:
-        KitError: no adapter, an empty one, or an unknown base.
+        KitError: no adapter, an empty one, an unknown base, or a run that is not what was trained.
 
     Source: LoRA (arXiv 2106.09685), equation 3; PEFT's `merge_and_unload` on dense weights.
     """
@@ -84,6 +85,7 @@ def merge(run: str | Path, into: str = "dequantized") -> tuple[Any, Any]:
         raise KitError(f"An adapter merges into one of {', '.join(BASES)}, not {into!r}.")
     folder, config = adapted_run(run)
     model, tokenizer = load_base(config, into)
+    require_match(folder)
     tuned = load_adapter(model, folder)
     require_trained(tuned, folder)
     with quiet():

@@ -61,11 +61,22 @@ def test_the_naive_merge_stays_in_4_bits_and_loses(tiny_run, tuned):
 def test_an_empty_adapter_is_refused(tiny_run, tmp_path):
     folder = tmp_path / "empty"
     shutil.copytree(tiny_run, folder)
+    (folder / "manifest.json").unlink()  # as of an adapter from elsewhere
     weights = load_file(folder / "adapter_model.safetensors")
     empty = {k: torch.zeros_like(v) if "lora_B" in k else v for k, v in weights.items()}
     save_file(empty, folder / "adapter_model.safetensors")
     for attempt in (merge, naive_merge):
         with pytest.raises(KitError, match="empty: its B are zero"):
+            attempt(folder)
+
+
+def test_an_adapter_that_changed_since_the_training_is_refused(tiny_run, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(tiny_run, folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({k: v * 1.01 for k, v in weights.items()}, folder / "adapter_model.safetensors")
+    for attempt in (merge, naive_merge):
+        with pytest.raises(KitError, match="is not what was trained"):
             attempt(folder)
 
 
