@@ -44,7 +44,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[math.ceil(share * len(ordered)) - 1] if ordered else math.nan
 
 
-def measure(
+def measure_load(
     url: str,
     prompts: Sequence[Messages],
     clients: int = 1,

@@ -19,7 +19,7 @@ from pathlib import Path
 from qlora_kit import KitError, client, serve
 from qlora_kit.data import bundled_data, read
 from qlora_kit.fetch import bundled_gguf
-from qlora_kit.load_test import Load, measure
+from qlora_kit.load_test import Load, measure_load
 
 LIMIT = 48  # tokens of an answer
 GROWTH = 0.02  # of the memory, from the second quarter of the time to the last
@@ -140,9 +140,9 @@ def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8
             memory.append(server.memory_gb())
 
         with Beside(seconds / 60, annoy) as annoying, Beside(seconds / 200, sample) as sampling:
-            load = measure(server.url, [prompt for _, prompt in asked], clients, seconds=seconds,
-                           max_new_tokens=LIMIT, model=[name for name, _ in asked],
-                           check=check)  # fmt: skip
+            load = measure_load(server.url, [prompt for _, prompt in asked], clients,
+                                seconds=seconds, max_new_tokens=LIMIT,
+                                model=[name for name, _ in asked], check=check)  # fmt: skip
         problems = [*load.errors, *annoying.problems, *sampling.problems]
         quick_connects(server.url, 1000 - 100 * done["quick_connects"])
         after = client.ask(server.url, asked[0][1], asked[0][0], LIMIT)

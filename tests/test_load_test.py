@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.load_test import measure, quantile
+from qlora_kit.load_test import measure_load, quantile
 
 
 class Slow(BaseHTTPRequestHandler):
@@ -46,7 +46,7 @@ def url():
 
 
 def test_rates_and_tails_are_those_of_the_answers(url):
-    load = measure(url, [[{"role": "user", "content": "?"}]], 2, 6, model=["a", "b"])
+    load = measure_load(url, [[{"role": "user", "content": "?"}]], 2, 6, model=["a", "b"])
     assert (load.clients, load.requests, load.failed, load.tokens) == (2, 6, 2, 16)
     assert sorted(Slow.seen) == ["a"] * 3 + ["b"] * 3
     assert all("500" in error for error in load.errors)
@@ -59,7 +59,9 @@ def test_for_a_time_and_with_a_check_of_its_own(url):
     def never(reply):
         raise KitError(f"no {reply.text}")
 
-    load = measure(url, [[{"role": "user", "content": "?"}]], seconds=0.6, check=never, model="a")
+    load = measure_load(
+        url, [[{"role": "user", "content": "?"}]], seconds=0.6, check=never, model="a"
+    )
     assert 1 <= load.failed == load.requests <= 4
     assert load.errors[0] == "no abcd"
     assert math.isnan(load.first_token_p50)
