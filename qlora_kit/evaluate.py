@@ -1,6 +1,7 @@
 """Base against tuned on the same held-out questions: answers, scores, and what was forgotten."""
 
 import dataclasses
+import json
 import re
 import string
 import time
@@ -188,6 +189,18 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
     model, tokenizer = load(config.model, config.precision, machine)
     require_match(folder)  # now that a base from the Hub is here
     return load_adapter(model, folder), tokenizer
+
+
+def trained_system(run: Path) -> str | None:
+    """The system prompt that a run was trained with, when its first conversation had one.
+
+    Args:
+        run: the run folder.
+    """
+    try:
+        return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
+    except (OSError, ValueError):  # an adapter from elsewhere has no such file
+        return None
 
 
 @contextmanager

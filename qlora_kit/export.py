@@ -17,7 +17,7 @@ from typing import Any
 from . import KitError
 from .config import TrainConfig
 from .data import Conversation, read
-from .evaluate import load_run
+from .evaluate import load_run, trained_system
 from .fetch import quiet
 from .gguf_export import QUANTS, architecture_of, write_adapter, write_gguf
 from .hardware import release_memory
@@ -199,7 +199,7 @@ def _write_model(
 ) -> None:  # fmt: skip
     job.say(f"writing {path.name}")
     write_gguf(model, tokenizer, path, job.quant, name, license_of(job.config.model))
-    text = modelfile(tokenizer, path.name, adapter, _trained_system(job.folder), model)
+    text = modelfile(tokenizer, path.name, adapter, trained_system(job.folder), model)
     (path.parent / "Modelfile").write_text(text, "utf-8")
 
 
@@ -212,13 +212,6 @@ def _held_out(data: str | Path | None, config: TrainConfig) -> list[Conversation
             "held-out conversations: --data heldout.jsonl"
         )
     return read(config.data, config.prompt_field, config.completion_field)
-
-
-def _trained_system(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("system")
-    except (OSError, ValueError):  # an adapter from elsewhere has no such file
-        return None
 
 
 @contextmanager

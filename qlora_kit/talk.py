@@ -1,13 +1,12 @@
 """A conversation with a run or with a server: what `qlora-kit chat` holds."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from . import KitError
 from .client import ask, models
-from .evaluate import Answer, generate, load_run, ready
+from .evaluate import Answer, generate, load_run, ready, trained_system
 
 
 class Talk:
@@ -47,18 +46,6 @@ class Talk:
         answer = generate(self.model, self.tokenizer, [self.messages], self.max_new_tokens)[0]
         self.messages.append({"role": "assistant", "content": answer.text})
         return answer
-
-
-def trained_system(run: Path) -> str | None:
-    """The system prompt that a run was trained with, when its first conversation had one.
-
-    Args:
-        run: the run folder.
-    """
-    try:
-        return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
-    except (OSError, ValueError):  # an adapter from elsewhere has no such file
-        return None
 
 
 class ServerTalk:
