@@ -35,7 +35,7 @@ FORMS = ({"messages": PAIR}, {"prompt": "Why?", "completion": "Because, so."},
 quick = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
 
-def survives(path, bodies, read_one, check):
+def check_survives(path, bodies, read_one, check):
     """How many inputs were refused and how many read; each error is short and names the file."""
     refused = sound = 0
     for body in bodies:
@@ -75,18 +75,18 @@ def test_rows_of_json(tmp_path, form):
     lines = [json.dumps(FORMS[form], ensure_ascii=False)] * 5
     path = tmp_path / "a.jsonl"
     body = "\n".join(lines).encode()
-    survives(path, damaged(body, 700, form), lambda: read(path), check_rows)
+    check_survives(path, damaged(body, 700, form), lambda: read(path), check_rows)
     path = tmp_path / "a.json"
     body = f"[{','.join(lines)}]".encode()
-    survives(path, damaged(body, 300, form), lambda: read(path), check_rows)
+    check_survives(path, damaged(body, 300, form), lambda: read(path), check_rows)
 
 
 def test_rows_of_tables(tmp_path):
     path = tmp_path / "a.csv"
-    survives(path, damaged(table(), 1000), lambda: read(path), check_rows)
+    check_survives(path, damaged(table(), 1000), lambda: read(path), check_rows)
     path = tmp_path / "a.parquet"
     pandas.DataFrame([FORMS[0], FORMS[0]]).to_parquet(path)
-    survives(path, damaged(path.read_bytes(), 600), lambda: read(path), check_rows)
+    check_survives(path, damaged(path.read_bytes(), 600), lambda: read(path), check_rows)
 
 
 def test_configs(tmp_path):
@@ -99,7 +99,7 @@ def test_configs(tmp_path):
         assert again == config
         assert math.isfinite(config.learning_rate)
 
-    survives(path, damaged(body, 1200), lambda: load_config(path), check)
+    check_survives(path, damaged(body, 1200), lambda: load_config(path), check)
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_adapters(adapter):
     for name, count in (("adapter_config.json", 1000), ("adapter_model.safetensors", 1200)):
         path = adapter / name
         sound = path.read_bytes()
-        survives(path, damaged(sound, count), lambda: require_safe_adapter(adapter), check)
+        check_survives(path, damaged(sound, count), lambda: require_safe_adapter(adapter), check)
         path.write_bytes(sound)
 
 
@@ -146,7 +146,7 @@ def test_a_fingerprint_changes_with_every_byte_that_counts(adapter):
         )
         assert (found == sound) == same
 
-    survives(path, damaged(path.read_bytes(), 500, 1), lambda: fingerprint([path]), check)
+    check_survives(path, damaged(path.read_bytes(), 500, 1), lambda: fingerprint([path]), check)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_gguf_headers(model):
             assert tensor.shape == tuple(known[tensor.name].shape.tolist())
             assert tensor.end <= model.stat().st_size
 
-    survives(model, damaged(sound, 1500, where=end), lambda: read_gguf_header(model), check)
+    check_survives(model, damaged(sound, 1500, where=end), lambda: read_gguf_header(model), check)
 
 
 def test_manifests(tmp_path):
@@ -203,7 +203,7 @@ def test_manifests(tmp_path):
     def check(found):
         assert found == sound
 
-    survives(path, damaged(path.read_bytes(), 1200), lambda: manifest.read(tmp_path), check)
+    check_survives(path, damaged(path.read_bytes(), 1200), lambda: manifest.read(tmp_path), check)
 
 
 def test_checkpoints(tmp_path):
