@@ -15,7 +15,7 @@ import pytest
 
 from qlora_kit import KitError, client, serve
 from qlora_kit.fetch import bundled_gguf
-from qlora_kit.load_test import measure
+from qlora_kit.load_test import measure_load
 from qlora_kit.offline import is_sealed, peers
 
 from .gguf_files import write_adapter, write_model
@@ -83,7 +83,7 @@ def test_adapters_do_not_mix_in_parallel(server, base):
     names = [base.stem, "keeper", "poet"]
     alone = {client.ask(server.url, MOON, name, 12, KEY).text for name in names}
     seen = set()
-    load = measure(server.url, [MOON], 3, 12, 12, names, KEY, check=lambda r: seen.add(r.text))
+    load = measure_load(server.url, [MOON], 3, 12, 12, names, KEY, check=lambda r: seen.add(r.text))
     assert load.failed == 0, load.errors
     assert seen == alone
     assert load.tokens > 0
