@@ -55,6 +55,8 @@ def test_the_adapter_is_what_is_measured(loaded, tmp_path):
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=1.0)
         seen.add(run_tasks(tuned, tokenizer, ["mine"], folder)[0].value)
+        if len(seen) > 1:
+            break
     assert len(seen) > 1
 
 
