@@ -57,6 +57,17 @@ def test_an_adapter_goes_with_the_base_that_it_fits(tiny_run, rows, tmp_path):
     assert "ADAPTER ./adapter.gguf" in (tmp_path / "a/Modelfile").read_text()
 
 
+def test_into_the_original_weights_within_a_wider_bound(tiny_run, rows, tmp_path):
+    done = export.export(tiny_run, "gguf", data=rows, output=tmp_path / "o", into="original",
+                         questions=8)  # fmt: skip
+    dequantized = export.export(tiny_run, "gguf", data=rows, output=tmp_path / "d", questions=8)
+    assert done.parity.steps[0].kl_mean > 2 * dequantized.parity.steps[0].kl_mean
+    assert "original weights" in (tmp_path / "o/README.md").read_text()
+    assert (tmp_path / "o/model-f16.gguf").read_bytes() != (
+        tmp_path / "d/model-f16.gguf"
+    ).read_bytes()
+
+
 def fails(run, rows, tmp_path, to="gguf", **extra):
     """What a failing export says, having left nothing behind."""
     with pytest.raises(KitError) as raised:
