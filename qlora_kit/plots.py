@@ -256,6 +256,30 @@ def curves(
     return _finish(figure, alt=f"{title}. {ylabel} against {xlabel}: {said}.")
 
 
+def points(
+    named: Mapping[str, tuple[float, float]], title: str, xlabel: str, ylabel: str,
+    logy: bool = False,
+) -> Any:  # fmt: skip
+    """One named point for each of a few things, to weigh one number against another.
+
+    Args:
+        named: (x, y) by name.
+        title: the figure's message.
+        xlabel, ylabel: with units.
+        logy: a logarithmic axis, base 10.
+    """
+    figure, axes = _axes()
+    for name, (x, y) in named.items():
+        axes.plot(x, y, "o", color=TUNED, markersize=7)
+        axes.annotate(name, (x, y), (8, 4), textcoords="offset points")
+    if logy:
+        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.margins(x=0.16, y=0.12)
+    said = "; ".join(f"{name} {x:,.3g} and {y:.3g}" for name, (x, y) in named.items())
+    return _finish(figure, alt=f"{title}. {xlabel} and {ylabel}: {said}.")
+
+
 def matrices(named: Mapping[str, Any], title: str) -> Any:
     """Matrices side by side as gray pictures on one scale.
 

@@ -63,6 +63,9 @@ def test_figures_are_drawn(board, tmp_path):
     )
     assert figure.alt == "t. x: a +0.500 [+0.400, +0.600]; b -0.100 [-0.300, +0.100]."
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    figure = plots.points({"a": (270, 2e-6), "b": (92, 0.15)}, "t", "MB", "KL", logy=True)
+    assert figure.alt == "t. MB and KL: a 270 and 2e-06; b 92 and 0.15."
+    assert figure.axes[0].get_yscale() == "log"
     assert pixels[..., :3].min() < 0.5  # there is ink
 
 
