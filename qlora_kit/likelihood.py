@@ -93,7 +93,8 @@ def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[f
     """The summed log-probability of each example's labeled tokens, in nats."""
     import torch
 
-    from .trainer import MicroBatchCollator, logits_only_where
+    from .loss import logits_only_where
+    from .trainer import MicroBatchCollator
 
     collate = MicroBatchCollator(tokenizer.pad_token_id, _SCORING_TOKENS)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids), reverse=True)

@@ -216,14 +216,20 @@ def _dense_forward(layer: Any, x: torch.Tensor) -> torch.Tensor:
 def _adapted_forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     names = [name for name in layer.active_adapters if name in layer.lora_A]
     name = names[0] if len(names) == 1 else None
-    if name is None or args or kwargs or not _is_plain(layer, name):
+    if name is None or args or kwargs or not is_plain(layer, name):
         return type(layer).forward(layer, x, *args, **kwargs)
     base = layer.get_base_layer()
     A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
     return AdaptedLinear.apply(x, base.dense, A, B, base.bias, layer.scaling[name])
 
 
-def _is_plain(layer: Any, name: str) -> bool:
+def is_plain(layer: Any, name: str) -> bool:
+    """Whether a LoRA layer's output is x W^T + scale (x A^T) B^T and nothing else.
+
+    Args:
+        layer: PEFT's.
+        name: of its active adapter.
+    """
     dropout = layer.lora_dropout[name]
     return not (
         layer.disable_adapters

@@ -208,7 +208,6 @@ def _run(
     done: bool,
 ) -> Run:
     from . import plots
-    from .qlora import cached_when_it_fits
     from .trainer import DivergedError, InterruptCallback, ProgressCallback
 
     own = [
@@ -221,7 +220,7 @@ def _run(
     trainer.seconds = start.past[-1]["seconds"] if start.past else 0.0
     began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
-    with cached_when_it_fits(trainer.model, machine), quiet():
+    with trainer.sped_up(machine), quiet():
         try:
             trainer.train_from(start.checkpoint, done)
             trainer.require_finite()

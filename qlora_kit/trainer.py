@@ -19,10 +19,12 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
-from . import KitError, checkpoint
+from . import KitError, checkpoint, fused, parallel
 from .chat import IGNORED, Example
-from .hardware import release_memory
+from .hardware import Machine, release_memory
+from .loss import completion_loss
 from .packing import block_mask, pack
+from .qlora import cached_when_it_fits
 from .run_folder import with_room
 
 _EXPLODED = 3.0  # times the first loss
@@ -92,45 +94,6 @@ class MicroBatchCollator:
         return batch
 
 
-@contextmanager
-def logits_only_where(model: Any, keep: torch.Tensor) -> Iterator[None]:
-    """Inside, the model's head projects only the positions in `keep`: logits are (n, vocab).
-
-    With a vocabulary of 49,152 the logits are most of a small model's memory, and the prompt's
-    are never looked at.
-
-    Args:
-        model: a causal language model, with or without adapters.
-        keep: (batch, sequence), bool.
-    """
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The summed negative log-likelihood of the labeled tokens, in nats.
-
-    Equal to cross entropy over all logits with the other labels ignored.
-
-    Args:
-        model: a causal language model.
-        batch: input_ids and labels, each (batch, sequence), padded right: no token looks ahead,
-            so none sees the padding and no attention mask is needed. Packed rows bring one, and
-            their position_ids.
-    """
-    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-    keep = targets != IGNORED
-    with logits_only_where(model, keep):
-        seen = {name: value for name, value in batch.items() if name != "labels"}
-        output = model(**seen, use_cache=False)
-    logits = output.logits.float()
-    return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
-
-
 class GroupedSampler(Sampler[int]):
     """Rows of like length together, in an order that only the seed and the epoch decide.
 
@@ -169,6 +132,7 @@ class KitTrainer(SFTTrainer):
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed
         self._good: dict[str, torch.Tensor] = {}
+        self._side_by_side = False
 
     def train_from(self, start: Path | None, done: bool) -> None:
         """Train, from a checkpoint when there is one.
@@ -191,18 +155,44 @@ class KitTrainer(SFTTrainer):
         lengths = [len(ids) for ids in rows["input_ids"]]
         return GroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
+    @contextmanager
+    def sped_up(self, machine: Machine) -> Iterator[None]:
+        """Train inside: on a CPU with cached weights, fused layers, micro-batches side by side.
+
+        Args:
+            machine: decides, with the memory that is free now.
+        """
+        dtype = getattr(torch, machine.compute_dtype)
+        with cached_when_it_fits(self.model, machine), fused.fused_layers(self.model, dtype) as on:
+            budget = self.data_collator.token_budget
+            self._side_by_side = on and torch.get_num_threads() >= parallel.WORKERS
+            if self._side_by_side:
+                self.data_collator.token_budget = budget // parallel.WORKERS
+            try:
+                yield
+            finally:
+                self.data_collator.token_budget, self._side_by_side = budget, False
+
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Forward and backward over the micro-batches; the loss is the mean over all tokens."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        total = 0.0
-        for batch in inputs["micro_batches"]:
+
+        def loss_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
             with self.compute_loss_context_manager():
-                loss = completion_loss(model, batch) / inputs["learned"]
-            self.accelerator.backward(loss)
-            total += loss.item()
+                return completion_loss(model, batch) / inputs["learned"]
+
+        total = 0.0
+        if self._side_by_side:
+            trained = [parameter for _, parameter in self._trainable()]
+            total = parallel.accumulate(trained, loss_of, inputs["micro_batches"])
+        else:
+            for batch in inputs["micro_batches"]:
+                loss = loss_of(batch)
+                self.accelerator.backward(loss)
+                total += loss.item()
         self.tokens += inputs["tokens"]
         self._judge(total)
         if len(self.losses) % _TIDY_STEPS == 0:

@@ -77,7 +77,6 @@ class StepClock:
 
 def run_ours(rows: list[Conversation], settings: TrainConfig) -> dict[str, float]:
     from qlora_kit.hardware import keep_freed_memory, release_memory
-    from qlora_kit.qlora import cached_when_it_fits
     from qlora_kit.train import build_trainer
 
     machine = detect()
@@ -86,7 +85,7 @@ def run_ours(rows: list[Conversation], settings: TrainConfig) -> dict[str, float
     release_memory()
     keep_freed_memory()
     clock = StepClock(trainer, lambda inputs: inputs["tokens"])
-    with cached_when_it_fits(trainer.model, machine):
+    with trainer.sped_up(machine):
         trainer.train()
     return clock.result()
 

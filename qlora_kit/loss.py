@@ -1,0 +1,82 @@
+"""The loss of the labeled tokens alone, without the logits of the others.
+
+With a vocabulary of 49,152 the logits are most of a small model's memory, and the prompt's are
+never looked at.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .chat import IGNORED
+
+_LOGIT_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
+
+
+@contextmanager
+def logits_only_where(model: Any, keep: torch.Tensor) -> Iterator[None]:
+    """Inside, the model's head projects only the positions in `keep`: logits are (n, vocab).
+
+    Args:
+        model: a causal language model, with or without adapters.
+        keep: (batch, sequence), bool.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The summed negative log-likelihood of the labeled tokens, in nats.
+
+    Equal to cross entropy over all logits with the other labels ignored.
+
+    Args:
+        model: a causal language model.
+        batch: input_ids and labels, each (batch, sequence), padded right: no token looks ahead,
+            so none sees the padding and no attention mask is needed. Packed rows bring one, and
+            their position_ids.
+    """
+    targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    keep = targets != IGNORED
+    seen = {name: value for name, value in batch.items() if name != "labels"}
+    head = getattr(model.get_output_embeddings(), "dense", None)
+    if head is not None:  # of `fused_layers`: what comes out is the head's input
+        hidden = model(**seen, use_cache=False).logits
+        return HeadLoss.apply(hidden[keep], head, targets[keep])
+    with logits_only_where(model, keep):
+        output = model(**seen, use_cache=False)
+    logits = output.logits.float()
+    return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
+
+
+class HeadLoss(torch.autograd.Function):
+    """The summed cross entropy of a frozen head's logits, which are never held whole.
+
+    The gradient is made with the loss, a few rows at a time, and only that of h is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:  # fmt: skip
+        """Args: h (rows, hidden) in fp32, W (vocabulary, hidden), targets (rows). In nats."""
+        total, dh = h.new_zeros(()), torch.empty_like(h)
+        for start in range(0, len(h), _LOGIT_ROWS):
+            here = slice(start, start + _LOGIT_ROWS)
+            logits = (h[here].to(W.dtype) @ W.t()).to(h.dtype)
+            logits, index = logits.log_softmax(-1), targets[here, None]
+            total -= logits.gather(1, index).sum()
+            d_logits = logits.exp_().scatter_add_(1, index, logits.new_full(index.shape, -1.0))
+            dh[here] = d_logits.to(W.dtype) @ W
+        ctx.save_for_backward(dh)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return ctx.saved_tensors[0] * grads[0], None, None

@@ -1,0 +1,62 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from qlora_kit.parallel import WORKERS, accumulate
+
+
+def model_and_batches():
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(50, 50))
+    return parameter, [torch.randn(20, 50) * 10**n for n in range(-3, 4)]
+
+
+def test_gradients_are_summed_in_order_whoever_is_done_first():
+    parameter, batches = model_and_batches()
+    summed = {}
+    for slow in range(3):
+        parameter.grad = None
+
+        def loss_of(batch, slow=slow):
+            if batch is batches[slow]:
+                time.sleep(0.05)
+            return (batch @ parameter).square().sum()
+
+        loss = accumulate([parameter], loss_of, batches)
+        summed[slow] = loss, parameter.grad
+    parameter.grad = None
+    expected = 0.0
+    for batch in batches:
+        each = (batch @ parameter).square().sum()
+        each.backward()
+        expected += each.item()
+    for loss, gradient in summed.values():
+        assert loss == summed[0][0]
+        assert torch.equal(gradient, summed[0][1])
+        torch.testing.assert_close(gradient, parameter.grad)
+        assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_micro_batches_run_at_the_same_time():
+    parameter, batches = model_and_batches()
+    meeting = threading.Barrier(WORKERS, timeout=10)
+
+    def loss_of(batch):
+        meeting.wait()  # alone, it would break
+        return (batch @ parameter).sum()
+
+    accumulate([parameter], loss_of, batches[:WORKERS])
+
+
+def test_an_error_reaches_the_caller_and_the_threads_are_as_before():
+    parameter, batches = model_and_batches()
+    threads = torch.get_num_threads()
+
+    def loss_of(batch):
+        raise ValueError("bad micro-batch")
+
+    with pytest.raises(ValueError, match="bad micro-batch"):
+        accumulate([parameter], loss_of, batches)
+    assert torch.get_num_threads() == threads
