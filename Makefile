@@ -26,6 +26,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course,harness,logs,serve,site,dev]"
+	@# JupyterLab would ask at its first start whether it may fetch news.
+	$(BIN)/jupyter labextension disable --level sys_prefix "@jupyterlab/apputils-extension:announcements"
 	@touch $(READY)
 
 demo: $(READY)
