@@ -324,5 +324,9 @@ def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) ->
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    said = "; ".join(f"{name} {sum(parts.values()):,.1f}" for name, parts in rows.items())
-    return _finish(figure, alt=f"{title}. {xlabel}, in all: {said}.")
+    said = "; ".join(
+        f"{name} {sum(sizes.values()):,.1f} ("
+        + ", ".join(f"{part} {size:.3g}" for part, size in sizes.items()) + ")"
+        for name, sizes in rows.items()
+    )  # fmt: skip
+    return _finish(figure, alt=f"{title}. {xlabel}, in all and by part: {said}.")

@@ -15,7 +15,7 @@ from .quantize import dequantize_4bit, quantize_4bit
 
 
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
-    """Show a figure with one list to choose from for each of its settings.
+    """Show a figure with one slider for each of its settings.
 
     Args:
         draw: makes the figure from one value for each setting.
@@ -38,33 +38,35 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
 
 
 def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any]]) -> Any:
-    """Lists over a picture that is drawn anew when another value is chosen.
+    """Sliders over a picture that is drawn anew when one of them moves.
 
-    Lists, not sliders: browsers draw them, so that the keyboard moves them and screen readers say
-    their name and value; a slider of ipywidgets says neither.
+    Sliders, since the arrow keys must move them: JupyterLab takes those keys from lists and radio
+    buttons, to go from cell to cell.
     """
     import ipywidgets
 
     picture = ipywidgets.HTML(plots.bundle(first)[0]["text/html"])
-    lists = {
-        name: ipywidgets.Dropdown(
+    sliders = {
+        name: ipywidgets.SelectionSlider(
             options=[(str(value), value) for value in values],
             description=name.replace("_", " "),
+            continuous_update=False,
             style={"description_width": "9em"},
+            layout={"width": "28em"},
         )
         for name, values in choices.items()
     }
 
     def redraw(_: Any) -> None:
         try:
-            figure = draw(**{name: chosen.value for name, chosen in lists.items()})
+            figure = draw(**{name: slider.value for name, slider in sliders.items()})
             picture.value = plots.bundle(figure)[0]["text/html"]
         except KitError as problem:
             picture.value = f"<p>{html.escape(str(problem))}</p>"
 
-    for chosen in lists.values():
-        chosen.observe(redraw, names="value")
-    return ipywidgets.VBox([*lists.values(), picture])
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    return ipywidgets.VBox([*sliders.values(), picture])
 
 
 def explore_quantization(weights: Any) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from papermill.parameterize import parameterize_notebook
 
 from qlora_kit.profiles import find_notebooks, read_profile
-from tests.gates.cells import code, python
+from tests.gates.cells import code, python, tags
 
 ROOT = Path(__file__).parent.parent
 START_MS, CELL_MS, LESSON_MS = 90_000, 120_000, 900_000
@@ -37,8 +36,9 @@ def make_lab(home: Path, **changes: dict[str, Any]) -> Iterator[str]:
     profile = read_profile("smoke", home / "notebooks")
     for path in find_notebooks(home / "notebooks"):
         given = {**profile.of(path.stem), **changes.get(path.stem, {})}
-        notebook = parameterize_notebook(nbformat.read(path, as_version=4), given)
-        notebook.metadata.pop("papermill")
+        notebook = nbformat.read(path, as_version=4)
+        [cell] = [cell for cell in notebook.cells if "parameters" in tags(cell)]
+        cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
         nbformat.write(notebook, path)
     opened, log = home / "opened", home / "log"
     environ = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
@@ -133,7 +133,7 @@ class Lab:
     def run_all(self) -> None:
         """Run > Run All Cells, to the end."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        self.page.get_by_role("menuitem", name="Run All Cells").click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         self.page.wait_for_timeout(1000)
         self.ready()
 

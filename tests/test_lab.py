@@ -1,9 +1,9 @@
 """The course in JupyterLab, in a real browser, as a learner meets it."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
-from tests.lab import Lab, make_lab, needed
+from tests.lab import CELL_MS, Lab, make_lab, needed
 
 WIDGETS = {
     "01_quantization": "explore_quantization(",
@@ -26,16 +26,15 @@ def lab(browser, tmp_path_factory):
 
 
 def move_each_control(lab, cell):
-    """Choose another value with the keyboard; the figure must follow each time."""
-    controls = cell.locator("select")
-    controls.first.wait_for()
+    """Move each slider with the keyboard; the figure must follow each time."""
+    controls, figure = cell.get_by_role("slider"), cell.locator(".jupyter-widgets img")
+    figure.wait_for()
     for control in controls.all():
-        figure = cell.locator(".jupyter-widgets img")
         before, words = figure.get_attribute("src"), figure.get_attribute("alt")
         control.focus()
-        lab.page.keyboard.press("ArrowDown")
-        lab.page.wait_for_function("([e, old]) => e.src !== old", arg=[figure.element_handle(), before])
-        assert words
+        lab.page.keyboard.press("ArrowRight")
+        expect(figure).not_to_have_attribute("src", before, timeout=CELL_MS)
+        expect(figure).not_to_have_attribute("alt", words)
     return controls.count()
 
 
@@ -47,8 +46,39 @@ def test_it_opens_at_the_first_lesson_and_asks_nothing(lab):
 
 @pytest.mark.parametrize(("lesson", "text"), WIDGETS.items())
 def test_each_control_moves_its_figure(lab, lesson, text):
+    count = {"01_quantization": 2, "02_lora": 1, "03_qlora": 4}[lesson]
     lab.open(lesson)
     for index in needed(lab.path, text):
         cell = lab.run(index)
-    assert move_each_control(lab, cell) == {"01_quantization": 2, "02_lora": 1, "03_qlora": 4}[lesson]
+    assert move_each_control(lab, cell) == count
+    assert not lab.problems()
+
+
+def test_an_exercise_answers_a_wrong_and_a_right_answer(lab):
+    """From a fresh start: the whole lesson first, then its first exercise."""
+    lab.open("00_start_here")
+    lab.run_all()
+    assert not lab.problems()
+    assert lab.front.locator(".jp-OutputArea img").count() >= 2
+    stub, check = lab.place("gigabytes = ..."), lab.place('check("00.1"')
+    assert "your turn" in lab.cell(check).inner_text()
+    for answer, said in (("3.5", "not yet. The codes take 4 bits"), ("7 * 4.127 / 8", "right.")):
+        lab.write(stub, f"gigabytes = {answer}")
+        lab.run(stub)
+        expect(lab.run(check).locator(".jp-OutputArea")).to_contain_text(said)
+
+
+def test_a_progress_bar_moves(lab):
+    """Lesson 02's training: a bar that stands still looks like a kernel that hangs."""
+    lab.open("02_lora")
+    *before, training = needed(lab.path, "run = fine_tune(")
+    for index in before:
+        lab.run(index)
+    bars = lab.start(training).locator(".widget-hprogress .progress-bar")
+    bars.first.wait_for()
+    seen = set()
+    while lab.cell(training).locator(".jp-InputPrompt").inner_text() == "[*]:":
+        seen.add(bars.first.evaluate("bar => bar.style.width"))
+        lab.page.wait_for_timeout(200)
+    assert len(seen) > 3, seen
     assert not lab.problems()

@@ -40,19 +40,19 @@ def test_a_live_notebook_shows_controls_and_keeps_the_picture_for_pages(shown, m
     assert "a 3" in options["metadata"]["image/png"]["alt"]
 
 
-def test_another_choice_draws_anew_and_bad_settings_are_said():
+def test_moving_a_slider_draws_anew_and_bad_settings_are_said():
     def fussy(size):
         if size == 5:
             raise KitError("five is <too> many")
         return draw(size, "a")
 
     panel = widgets._panel(fussy, fussy(3), {"size": [3, 4, 5]})
-    control, picture = panel.children
+    slider, picture = panel.children
     before = picture.value
-    control.value = 4
+    slider.value = 4
     assert picture.value != before
     assert 'alt="a 4' in picture.value
-    control.value = 5
+    slider.value = 5
     assert picture.value == "<p>five is &lt;too&gt; many</p>"
 
 
