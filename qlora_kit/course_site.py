@@ -20,12 +20,18 @@ from .profiles import read_notebook
 
 TITLE = "QLoRA, by doing it"
 MADE = ".qlora-kit-site"  # marks a folder that a later build may replace
+_ICON = (  # four bits, one of them zero
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#1f4e79" '
+    'd="M1 1h6v6H1zM9 1h6v6H9zM1 9h6v6H1z"/><path fill="#9a9a9a" d="M9 9h6v6H9z"/></svg>'
+)
 _REMOTE_IMAGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)\s]*\)")
 _LESSON_LINK = re.compile(r"\[([^\]]*)\]\((\d\d_\w+)\.ipynb[^)]*\)")
+_COLOR = re.compile(r"\x1b\[[\d;]*m")
 _SETTINGS: dict[str, Any] = {
     "project": TITLE,
     "author": "",
     "html_title": TITLE,
+    "html_favicon": "icon.svg",
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {
         "show_toc_level": 2,
@@ -64,7 +70,9 @@ def build_site(run: Path, out: Path) -> Path:
             cannot be rendered.
     """
     done = read_run(run)
-    lessons = [path for name in done.notebooks if (path := run / EXECUTED / f"{name}.ipynb").exists()]
+    lessons = [
+        path for name in done.notebooks if (path := run / EXECUTED / f"{name}.ipynb").exists()
+    ]
     if not lessons:
         raise KitError(
             f"{run / EXECUTED} holds no executed notebook. Make them with: qlora-kit course run"
@@ -92,6 +100,7 @@ def _write_source(run: CourseRun, lessons: Sequence[Path], source: Path) -> None
         notebook = readable(read_notebook(path), names)
         nbformat.write(notebook, source / path.name)
         rows.append(_row(path.stem, notebook, run.notebooks[path.stem]))
+    (source / "icon.svg").write_text(_ICON, encoding="utf-8")
     (source / "index.md").write_text(_index(run, rows), encoding="utf-8")
 
 
@@ -102,8 +111,11 @@ def readable(notebook: Any, lessons: set[str]) -> Any:
         notebook: from `read_notebook`.
         lessons: the names of all that become pages; links to others become their text.
     """
-    told = {"kernelspec", "language_info"}
-    notebook.metadata = {key: value for key, value in notebook.metadata.items() if key in told}
+    from nbformat import from_dict
+
+    notebook.metadata = from_dict(
+        {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    )
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             text = _REMOTE_IMAGE.sub(r"\1", cell.source)
@@ -173,7 +185,7 @@ def _render(source: Path, pages: Path) -> None:
     except (SphinxError, ImportError) as problem:
         raise KitError(f"The pages cannot be made: {problem}") from problem
     if app.statuscode or said.getvalue():
-        raise KitError(f"The pages cannot be made: {said.getvalue().strip()}")
+        raise KitError(f"The pages cannot be made: {_COLOR.sub('', said.getvalue()).strip()}")
 
 
 def setup(app: Any) -> dict[str, bool]:

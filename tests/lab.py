@@ -95,8 +95,8 @@ class Lab:
 
     def ready(self) -> None:
         """Wait until no cell runs or waits."""
-        idle = "[data-status=idle].jp-Notebook-ExecutionIndicator"
-        self.front.locator(idle).wait_for(timeout=LESSON_MS)
+        idle = self.page.locator("#jp-main-statusbar").get_by_text("| Idle")
+        idle.wait_for(timeout=LESSON_MS)
         self.page.wait_for_function(
             "() => ![...document.querySelectorAll('.jp-InputPrompt')]"
             ".some(prompt => prompt.textContent.includes('*'))",
@@ -115,6 +115,7 @@ class Lab:
         """Press Shift+Enter in a cell."""
         cell = self.cell(index)
         cell.locator(".cm-content").click()
+        cell.locator(".cm-focused").wait_for()
         self.page.keyboard.press("Shift+Enter")
         return cell
 

@@ -75,7 +75,7 @@ def test_a_progress_bar_moves(lab):
     for index in before:
         lab.run(index)
     bars = lab.start(training).locator(".widget-hprogress .progress-bar")
-    bars.first.wait_for()
+    bars.first.wait_for(state="attached")  # it has no width yet
     seen = set()
     while lab.cell(training).locator(".jp-InputPrompt").inner_text() == "[*]:":
         seen.add(bars.first.evaluate("bar => bar.style.width"))
