@@ -25,7 +25,9 @@ $(READY): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course,harness,logs,serve,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course,harness,logs,serve,site,dev]"
+	@# JupyterLab would ask at its first start whether it may fetch news.
+	$(BIN)/jupyter labextension disable --level sys_prefix "@jupyterlab/apputils-extension:announcements"
 	@touch $(READY)
 
 demo: $(READY)

@@ -36,7 +36,10 @@ class Painted:
     pieces: tuple[tuple[str, bool], ...]
 
     def _repr_html_(self) -> str:
-        styles = {True: "background:#1f4e79;color:#fff", False: "background:#eee;color:#555"}
+        styles = {
+            True: "background:#1f4e79;color:#fff;text-decoration:underline",
+            False: "background:#eee;color:#555",
+        }
         spans = []
         for text, learned in self.pieces:
             shown = html.escape(text).replace("\n", "\u21b5<br>").replace(" ", "\u00b7")

@@ -109,6 +109,17 @@ def baseline(
         print(f"Written: {path}")
 
 
+@course_app.command(epilog="Example: qlora-kit course site runs/course-laptop")
+def site(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="The site's folder.")] = Path("runs/site"),
+) -> None:
+    """Make a static web site of a run's lessons, with their outputs and a search."""
+    from .course_site import build_site
+
+    print(f"Site: {build_site(run, out)}")
+
+
 @course_app.command(epilog="Example: qlora-kit course cards runs/course-laptop")
 def cards(
     run: Annotated[Path, typer.Argument(help="A run folder in profile laptop.")],

@@ -5,6 +5,7 @@ import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .baselines import Baseline, Verdict, against_baseline
 from .claims import short
@@ -37,14 +38,25 @@ def figures_of(path: Path) -> Iterator[Figure]:
             lines = [line for line in cell.source.splitlines() if line.startswith("#")]
             heading = lines[-1].lstrip("# ") if lines else heading
         for output in cell.get("outputs", ()):
-            png = output.get("data", {}).get("image/png")
-            if png:
+            if found := figure_of(output):
                 number += 1
-                text = "".join("".join(png).split())
-                base64.b64decode(text, validate=True)  # it goes into an attribute as it is
-                told = output.get("metadata", {}).get("image/png", {})
                 usual = f"Figure {number} of {path.stem}, under '{heading}'"
-                yield Figure(text, told.get("alt") or usual)
+                yield Figure(found.png, found.alternative or usual)
+
+
+def figure_of(output: Any) -> Figure | None:
+    """The figure that one output of a cell holds, with the words it came with.
+
+    Args:
+        output: from an executed notebook.
+    """
+    png = output.get("data", {}).get("image/png")
+    if not png:
+        return None
+    text = "".join("".join(png).split())
+    base64.b64decode(text, validate=True)  # it goes into an attribute as it is
+    told = output.get("metadata", {}).get("image/png", {})
+    return Figure(text, told.get("alt") or "")
 
 
 def save(run: CourseRun, folder: Path, baseline: Baseline | None = None) -> Path:

@@ -1,5 +1,7 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
+import base64
+import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -45,10 +47,7 @@ def _axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[An
 def _finish(figure: Any, path: Path | None = None, alt: str = "") -> Any:
     """Save a figure, and let notebooks show it with a text for those who cannot see it."""
     figure.alt = alt
-    figure._repr_mimebundle_ = lambda **_: (
-        {"image/png": png(figure), "text/plain": alt},
-        {"image/png": {"alt": alt, "alttext": alt}},
-    )
+    figure._repr_mimebundle_ = lambda **_: bundle(figure)
     if path is not None:
         path.write_bytes(png(figure))
     return figure
@@ -66,6 +65,33 @@ def png(figure: Any) -> bytes:
     with rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
     return buffer.getvalue()
+
+
+def picture(data: str, alt: str) -> str:
+    """An HTML image that brings its pixels and its text along.
+
+    Args:
+        data: a PNG in base64.
+        alt: says what the picture shows, for those who cannot see it.
+    """
+    said = html.escape(alt, quote=True)
+    return f'<img src="data:image/png;base64,{data}" alt="{said}" style="max-width:100%">'
+
+
+def bundle(figure: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """What a notebook shows of a figure: its output's data and metadata.
+
+    JupyterLab and Colab give a bare PNG no alternative text, so HTML stands beside it; the PNG is
+    for programs that read the notebook.
+
+    Args:
+        figure: from a function of this module.
+    """
+    data, alt = base64.b64encode(png(figure)).decode(), figure.alt
+    told = {"alt": alt, "alttext": alt}  # as our report and as nbconvert read it
+    return {"text/html": picture(data, alt), "image/png": data, "text/plain": alt}, {
+        "image/png": told
+    }
 
 
 def moving_mean(values: Sequence[float], window: int) -> list[float]:
@@ -322,5 +348,9 @@ def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) ->
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    said = "; ".join(f"{name} {sum(parts.values()):,.1f}" for name, parts in rows.items())
-    return _finish(figure, alt=f"{title}. {xlabel}, in all: {said}.")
+    said = "; ".join(
+        f"{name} {sum(sizes.values()):,.1f} ("
+        + ", ".join(f"{part} {size:.3g}" for part, size in sizes.items()) + ")"
+        for name, sizes in rows.items()
+    )  # fmt: skip
+    return _finish(figure, alt=f"{title}. {xlabel}, in all and by part: {said}.")

@@ -263,9 +263,10 @@ class ProgressCallback(TrainerCallback):
         from tqdm.auto import tqdm
 
         self.started = time.perf_counter() - self.trainer_of().seconds
+        watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # else it is a log
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, desc="training", unit="step",
-            disable=not self.show, mininterval=0.2 if sys.stderr.isatty() else 15,
+            disable=not self.show, mininterval=0.2 if watched else 15,
             dynamic_ncols=True,
         )  # fmt: skip
 

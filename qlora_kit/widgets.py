@@ -4,7 +4,6 @@ A live notebook shows controls; a run through papermill, a rendered page and Git
 figure for the first choices. No page is ever empty.
 """
 
-import base64
 import html
 import os
 from collections.abc import Callable, Sequence
@@ -33,18 +32,20 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     if os.environ.get(COURSE_VARIABLE):
         display(first)
         return
-    panel = _panel(draw, first, choices)
-    bundle = panel._repr_mimebundle_()
-    bundle.update({"image/png": base64.b64encode(plots.png(first)).decode(),
-                   "text/plain": first.alt})  # fmt: skip
-    display(bundle, metadata={"image/png": {"alt": first.alt, "alttext": first.alt}}, raw=True)
+    still, told = plots.bundle(first)
+    live = _panel(draw, first, choices)._repr_mimebundle_()
+    display({**live, **still}, metadata=told, raw=True)
 
 
 def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any]]) -> Any:
-    """Sliders over a picture that is drawn anew when one of them moves."""
+    """Sliders over a picture that is drawn anew when one of them moves.
+
+    Sliders, since the arrow keys must move them: JupyterLab takes those keys from lists and radio
+    buttons, to go from cell to cell.
+    """
     import ipywidgets
 
-    picture = ipywidgets.HTML(_image(first))
+    picture = ipywidgets.HTML(plots.bundle(first)[0]["text/html"])
     sliders = {
         name: ipywidgets.SelectionSlider(
             options=[(str(value), value) for value in values],
@@ -58,18 +59,14 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
 
     def redraw(_: Any) -> None:
         try:
-            picture.value = _image(draw(**{name: s.value for name, s in sliders.items()}))
+            figure = draw(**{name: slider.value for name, slider in sliders.items()})
+            picture.value = plots.bundle(figure)[0]["text/html"]
         except KitError as problem:
             picture.value = f"<p>{html.escape(str(problem))}</p>"
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")
     return ipywidgets.VBox([*sliders.values(), picture])
-
-
-def _image(figure: Any) -> str:
-    data = base64.b64encode(plots.png(figure)).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(figure.alt, quote=True)}">'
 
 
 def explore_quantization(weights: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,19 @@ def tiny_run(tiny, rows, tmp_path_factory) -> Path:
                          learning_rate=5e-3, rank=8)  # fmt: skip
     fine_tune(config, progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The browser of this machine, without a window."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no browser: install Chromium (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox"] if os.getuid() == 0 else []  # root may not have one
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()

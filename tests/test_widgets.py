@@ -1,5 +1,7 @@
 """Controls where something is live, a figure where nothing is."""
 
+import base64
+
 import pytest
 import torch
 from IPython.utils.capture import capture_output
@@ -24,7 +26,8 @@ def test_a_static_run_shows_the_first_figure(shown, monkeypatch):
     widgets.explore(draw, size=[3, 4], kind=["a"])
     [((figure,), _)] = shown
     data, metadata = figure._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert 'alt="a 3' in data["text/html"]
     assert "a 3" in metadata["image/png"]["alt"]
 
 
