@@ -90,6 +90,7 @@ def save_figure(found: "Audit", path: Path) -> Any:
     """
     from . import plots
     from .findings import KINDS
+    from .pictures import png
 
     rows = {kind: len({row for each in found.of(kind) for row in each.rows}) for kind in KINDS}
     figure = plots.bars(
@@ -97,7 +98,7 @@ def save_figure(found: "Audit", path: Path) -> Any:
         f"Audit of {found.file.name}", f"rows with a finding, of {found.rows:,}", digits=0,
     )  # fmt: skip
     try:
-        path.write_bytes(plots.png(figure))
+        path.write_bytes(png(figure))
     except OSError as problem:
         raise KitError(f"{path} could not be written: {problem.strerror or problem}.") from problem
     return figure

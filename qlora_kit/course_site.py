@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import KitError, plots
+from . import KitError
 from .claims import CLAIM_MIME, METRIC_MIME
 from .course_record import CourseRun, NotebookResult, read_run
 from .course_report import EXECUTED, figure_of
+from .pictures import picture
 from .profiles import read_notebook
 
 TITLE = "QLoRA, by doing it"
@@ -135,7 +136,7 @@ def _readable_output(output: Any) -> Any:
     if CLAIM_MIME in data or METRIC_MIME in data:
         return new_output("stream", name="stdout", text=f"{data['text/plain']}\n")
     if found := figure_of(output):
-        output.data = {"text/html": plots.picture(found.png, found.alternative)}
+        output.data = {"text/html": picture(found.png, found.alternative)}
     elif any(mime.startswith("application/vnd.jupyter.widget") for mime in data):
         return None
     return output

@@ -214,7 +214,7 @@ def _can_fuse(layer: Any) -> bool:
 
 
 def _is_ready(linear: Any) -> bool:
-    names = getattr(linear, "active_adapters", ())
+    names = list(getattr(linear, "active_adapters", []))
     dense = getattr(getattr(linear, "base_layer", None), "dense", None)
     return dense is not None and len(names) == 1 and is_plain(linear, names[0])
 

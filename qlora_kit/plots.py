@@ -1,29 +1,17 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
-import base64
-import html
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .pictures import STYLE, bundle, png
 
 if TYPE_CHECKING:
     from .evaluate import Scoreboard
     from .stats import Interval
 
 BASE, TUNED = "#9a9a9a", "#1f4e79"  # light and dark, also without color
-STYLE = {
-    "figure.dpi": 120,
-    "savefig.bbox": "tight",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 _LABELS = {
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
@@ -51,47 +39,6 @@ def _finish(figure: Any, path: Path | None = None, alt: str = "") -> Any:
     if path is not None:
         path.write_bytes(png(figure))
     return figure
-
-
-def png(figure: Any) -> bytes:
-    """A figure as a PNG picture.
-
-    Args:
-        figure: from a function of this module.
-    """
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
-    return buffer.getvalue()
-
-
-def picture(data: str, alt: str) -> str:
-    """An HTML image that brings its pixels and its text along.
-
-    Args:
-        data: a PNG in base64.
-        alt: says what the picture shows, for those who cannot see it.
-    """
-    said = html.escape(alt, quote=True)
-    return f'<img src="data:image/png;base64,{data}" alt="{said}" style="max-width:100%">'
-
-
-def bundle(figure: Any) -> tuple[dict[str, str], dict[str, Any]]:
-    """What a notebook shows of a figure: its output's data and metadata.
-
-    JupyterLab and Colab give a bare PNG no alternative text, so HTML stands beside it; the PNG is
-    for programs that read the notebook.
-
-    Args:
-        figure: from a function of this module.
-    """
-    data, alt = base64.b64encode(png(figure)).decode(), figure.alt
-    told = {"alt": alt, "alttext": alt}  # as our report and as nbconvert read it
-    return {"text/html": picture(data, alt), "image/png": data, "text/plain": alt}, {
-        "image/png": told
-    }
 
 
 def moving_mean(values: Sequence[float], window: int) -> list[float]:

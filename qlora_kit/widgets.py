@@ -11,6 +11,7 @@ from typing import Any
 
 from . import KitError, lora, plots
 from .hardware import COURSE_VARIABLE
+from .pictures import bundle
 from .quantize import dequantize_4bit, quantize_4bit
 
 
@@ -32,7 +33,7 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     if os.environ.get(COURSE_VARIABLE):
         display(first)
         return
-    still, told = plots.bundle(first)
+    still, told = bundle(first)
     live = _panel(draw, first, choices)._repr_mimebundle_()
     display({**live, **still}, metadata=told, raw=True)
 
@@ -45,7 +46,7 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
     """
     import ipywidgets
 
-    picture = ipywidgets.HTML(plots.bundle(first)[0]["text/html"])
+    picture = ipywidgets.HTML(bundle(first)[0]["text/html"])
     sliders = {
         name: ipywidgets.SelectionSlider(
             options=[(str(value), value) for value in values],
@@ -60,7 +61,7 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
     def redraw(_: Any) -> None:
         try:
             figure = draw(**{name: slider.value for name, slider in sliders.items()})
-            picture.value = plots.bundle(figure)[0]["text/html"]
+            picture.value = bundle(figure)[0]["text/html"]
         except KitError as problem:
             picture.value = f"<p>{html.escape(str(problem))}</p>"
 

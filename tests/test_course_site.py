@@ -14,6 +14,7 @@ from qlora_kit.chat import Painted
 from qlora_kit.claims import Claim
 from qlora_kit.course_record import CourseRun, NotebookResult, write_run
 from qlora_kit.course_site import build_site
+from qlora_kit.pictures import bundle
 
 BADGE = "[![Open in Colab](https://example.org/badge.svg)](https://example.org/colab)"
 CARD = "| | CPU | T4 | H200 |\n|---|---|---|---|\n| minutes | 0.6 | not measured | 1.0 |"
@@ -26,7 +27,7 @@ def output(data, **metadata):
 
 def lesson(number, title, after):
     """An executed lesson with all that a cell can show."""
-    data, told = plots.bundle(
+    data, told = bundle(
         plots.curves({"loss": ([1, 2], [4.0, 1.5])}, "Down", "step", "nats a token")
     )
     painted = Painted((("What?", False), ("That.", True)))

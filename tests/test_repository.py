@@ -77,12 +77,14 @@ def test_modules_import_only_from_their_left():
              "packing", "embeddings", "rows",
              "data", "documents", "findings", "similarity", "contradictions", "duplicates",
              "personal_data", "answers", "outliers", "audit", "checkpoint", "run_folder",
-             "trainer", "stats", "plots", "train", "likelihood", "harness", "judge", "evaluate",
+             "trainer", "stats", "pictures", "plots", "train", "likelihood", "harness", "judge",
+             "evaluate",
              "report", "merge", "gguf_vocab", "gguf_export", "readings", "parity", "model_card",
              "export", "gguf_check", "offline", "proxy", "serve", "client", "load_test", "talk",
              "demo", "verify", "claims", "profiles", "course_record", "kernels", "baselines",
              "course_report", "course_site", "course_view", "course", "cards", "exercises",
-             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export", "cli"]  # fmt: skip
+             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export",
+             "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only
     for path in MODULES:
