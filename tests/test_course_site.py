@@ -149,7 +149,7 @@ def test_the_keyboard_reaches_dark_mode(page):
     page.get_by_role("button", name="Color mode").first.focus()
     page.keyboard.press("Enter")
     for _ in ("system", "light", "dark"):
-        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_function(f"before => {background} !== before", arg=before)
 
