@@ -81,7 +81,8 @@ def test_modules_import_only_from_their_left():
              "export", "gguf_check", "offline", "proxy", "serve", "client", "load_test", "talk",
              "demo", "verify", "claims", "profiles", "course_record", "kernels", "baselines",
              "course_report", "course_site", "course_view", "course", "cards", "exercises",
-             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export", "cli"]  # fmt: skip
+             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course",
+             "cli_export", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only
     for path in MODULES:
