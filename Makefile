@@ -1,6 +1,7 @@
 # make demo and make test do everything on a machine with Python 3.11 and make.
 PYTHON ?= python3.11
 VENV ?= .venv
+RUN ?= runs/course-laptop
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
@@ -8,13 +9,15 @@ READY = $(VENV)/.ready
 export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint lab course bench bench-serve soak clean
+.PHONY: help setup demo test lint lab course site browser bench bench-serve soak clean
 
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
 	@echo "make test   lint, types and all tests"
 	@echo "make lab    open the course in JupyterLab"
 	@echo "make course run all lessons as readers do, with a report"
+	@echo "make site   a static web site of a course run (RUN=folder)"
+	@echo "make browser  whole lessons in JupyterLab, driven through a browser"
 	@echo "make bench  compare training with TRL's, side by side"
 	@echo "make bench-serve  compare answering with transformers', side by side"
 	@echo "make soak   eight clients on the server for ten minutes"
@@ -46,6 +49,12 @@ lab: $(READY)
 
 course: $(READY)
 	$(BIN)/qlora-kit course run --profile laptop --out runs/course-laptop
+
+site: $(READY)
+	$(BIN)/qlora-kit course site $(RUN)
+
+browser: $(READY)
+	$(BIN)/python -m pytest tests/test_lab.py -m "browser or not browser"
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench

@@ -25,6 +25,7 @@ _ICON = (  # four bits, one of them zero
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#1f4e79" '
     'd="M1 1h6v6H1zM9 1h6v6H9zM1 9h6v6H1z"/><path fill="#9a9a9a" d="M9 9h6v6H9z"/></svg>'
 )
+_STYLE = "span.highlighted{background:#fbe54e!important;color:#000!important}\n"  # also in the dark
 _REMOTE_IMAGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)\s]*\)")
 _LESSON_LINK = re.compile(r"\[([^\]]*)\]\((\d\d_\w+)\.ipynb[^)]*\)")
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
@@ -33,6 +34,8 @@ _SETTINGS: dict[str, Any] = {
     "author": "",
     "html_title": TITLE,
     "html_favicon": "icon.svg",
+    "html_static_path": ["files"],
+    "html_css_files": ["course.css"],
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {
         "show_toc_level": 2,
@@ -102,6 +105,8 @@ def _write_source(run: CourseRun, lessons: Sequence[Path], source: Path) -> None
         nbformat.write(notebook, source / path.name)
         rows.append(_row(path.stem, notebook, run.notebooks[path.stem]))
     (source / "icon.svg").write_text(_ICON, encoding="utf-8")
+    (source / "files").mkdir()
+    (source / "files/course.css").write_text(_STYLE, encoding="utf-8")
     (source / "index.md").write_text(_index(run, rows), encoding="utf-8")
 
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.timeout(1800)
 def lab(browser, tmp_path_factory):
     """JupyterLab as `make lab` opens it."""
     home = tmp_path_factory.mktemp("lab")
-    with make_lab(home) as address:
+    short = {"ranks": [2], "steps": 6, "held_out": 4}  # one bar is enough
+    with make_lab(home, **{"02_lora": short}) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
         opened = Lab(page, home)
@@ -71,7 +72,7 @@ def test_an_exercise_answers_a_wrong_and_a_right_answer(lab):
 def test_a_progress_bar_moves(lab):
     """Lesson 02's training: a bar that stands still looks like a kernel that hangs."""
     lab.open("02_lora")
-    *before, training = needed(lab.path, "run = fine_tune(")
+    *before, training = needed(lab.path, "train_and_score(r)")
     for index in before:
         lab.run(index)
     bars = lab.start(training).locator(".widget-hprogress .progress-bar")
@@ -82,3 +83,21 @@ def test_a_progress_bar_moves(lab):
         lab.page.wait_for_timeout(200)
     assert len(seen) > 3, seen
     assert not lab.problems()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("lesson", "text"), WIDGETS.items())
+def test_a_whole_lesson(browser, tmp_path, lesson, text):
+    """All cells in the profile smoke, then each control (`make browser`: minutes a lesson)."""
+    with make_lab(tmp_path) as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(address)
+        lab = Lab(page, tmp_path)
+        lab.ready()
+        lab.open(lesson)
+        lab.run_all()
+        assert move_each_control(lab, lab.cell(lab.place(text)))
+        assert not lab.problems()
+        cells = lab.saved().cells
+        assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
+        page.close()
