@@ -34,7 +34,7 @@ def stamp_repository(repository: str, notebooks: Path) -> list[str]:
     for path in find_notebooks(notebooks):
         notebook = read_notebook(path)
         places = _places(notebook, path)
-        if {pattern.search(cell.source)[0] for cell, pattern in places} == {repository}:
+        if {pattern.findall(cell.source)[0] for cell, pattern in places} == {repository}:
             continue
         for cell, pattern in places:
             cell.source = pattern.sub(repository, cell.source)

@@ -37,8 +37,7 @@ class Platform:
 PLATFORMS = {
     **{
         name: Platform(
-            tuple(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC)
-            + (f"manylinux2014_{machine}", f"linux_{machine}"),
+            (*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC), f"manylinux2014_{machine}"),
             _LINUX | {"platform_machine": machine},
         )
         for name, machine in (("linux", "x86_64"), ("linux-arm", "aarch64"))

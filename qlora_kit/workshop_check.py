@@ -119,4 +119,3 @@ def _answer() -> Check:
     if seconds > _MINUTE:
         return Check("answer", "slow", told, "close other programs; plug the charger in")
     return Check("answer", "ok", told)
-

@@ -81,8 +81,8 @@ def test_modules_import_only_from_their_left():
              "export", "gguf_check", "offline", "proxy", "serve", "client", "load_test", "talk",
              "demo", "verify", "claims", "profiles", "course_record", "kernels", "baselines",
              "course_report", "course_view", "course", "cards", "stamp", "wheelhouse",
-             "workshop_install", "workshop", "workshop_check", "room_report", "exercises", "widgets",
-             "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export",
+             "workshop_install", "workshop", "workshop_check", "room_report", "exercises",
+             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export",
              "cli_workshop", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only

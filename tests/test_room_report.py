@@ -67,7 +67,7 @@ def test_one_damaged_file_does_not_stop_the_others(room):
     runs, [line] = read_room([room])
     assert list(runs) == ["ann", "cy<b>"]
     assert line.startswith("bob: ")
-    with pytest.raises(KitError, match="no results in.*bob"):
+    with pytest.raises(KitError, match=r"no results in.*bob"):
         read_room([room / "bob"])
 
 
