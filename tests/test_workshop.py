@@ -1,4 +1,4 @@
-"""The packed folder on stand-in wheels: what is packed, what install.py refuses, what is checked."""
+"""The packed folder on stand-in wheels: what it holds, what install.py refuses, what is checked."""
 
 import json
 import subprocess
@@ -122,7 +122,7 @@ def folder(tmp_path):
     return made
 
 
-def refuse(folder, *changes):
+def refuse(folder):
     command = [sys.executable, str(folder / "install.py"), "--to", str(folder.parent / "home")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
