@@ -9,7 +9,7 @@ READY = $(VENV)/.ready
 export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint lab course site browser bench bench-serve soak clean
+.PHONY: help setup demo test lint lab course site browser bench bench-serve soak room rehearse clean
 
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench  compare training with TRL's, side by side"
 	@echo "make bench-serve  compare answering with transformers', side by side"
 	@echo "make soak   eight clients on the server for ten minutes"
+	@echo "make room   eight students from a packed folder to lesson 00, without a network"
+	@echo "make rehearse   every lesson on the packages that Colab ships"
 
 setup: $(READY)
 
@@ -64,6 +66,12 @@ bench-serve: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m tests.soak
+
+room: $(READY)
+	$(BIN)/python -m tests.room
+
+rehearse: $(READY)
+	$(BIN)/python -m tests.rehearse
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache

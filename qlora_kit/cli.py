@@ -16,6 +16,7 @@ from .cli_export import export
 from .cli_plan import plan
 from .cli_run import verify
 from .cli_serve import serve
+from .cli_workshop import workshop_app
 from .hardware import apply_thread_policy
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
     "Example: qlora-kit train questions.jsonl --output runs/mine",
 )
 app.add_typer(course_app, name="course")
+app.add_typer(workshop_app, name="workshop")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 

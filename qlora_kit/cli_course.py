@@ -130,3 +130,14 @@ def cards(
     from .course_record import read_run
 
     print("\n".join(stamp_cards(read_run(run), notebooks)) or "The cards stay as they are.")
+
+
+@course_app.command(epilog="Example: qlora-kit course stamp --repo owner/name")
+def stamp(
+    repo: Annotated[str, typer.Option(help="The repository on GitHub, as owner/name.")],
+    notebooks: Notebooks = _NOTEBOOKS,
+) -> None:
+    """Write a repository's name into all lessons: Colab badges and install lines."""
+    from .stamp import stamp_repository
+
+    print("\n".join(stamp_repository(repo, notebooks)) or "The lessons name it already.")

@@ -82,9 +82,10 @@ def test_modules_import_only_from_their_left():
              "report", "merge", "gguf_vocab", "gguf_export", "readings", "parity", "model_card",
              "export", "gguf_check", "offline", "proxy", "serve", "client", "load_test", "talk",
              "demo", "verify", "claims", "profiles", "course_record", "kernels", "baselines",
-             "course_report", "course_site", "course_view", "course", "cards", "exercises",
-             "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course", "cli_export",
-             "cli"]  # fmt: skip
+             "course_report", "course_site", "course_view", "course", "cards", "stamp",
+             "wheelhouse", "workshop_install", "workshop", "workshop_check", "room_report",
+             "exercises", "widgets", "cli_data", "cli_plan", "cli_run", "cli_serve", "cli_course",
+             "cli_export", "cli_workshop", "cli"]  # fmt: skip
     assert {path.stem for path in MODULES} | {"exercises"} == set(order)
     late = {("plots", "evaluate"), ("report", "evaluate")}  # for types only
     for path in MODULES:
