@@ -320,21 +320,19 @@ def release_memory() -> None:
 def keep_freed_memory() -> bool:
     """Let malloc keep the large tensors that each training step frees and takes again.
 
-    Returned to the system and taken anew, every page faults at every step. What one thread
-    frees the others take.
+    Returned to the system and taken anew, every page faults at every step.
 
     Returns:
         Whether this C library could be told so (glibc can).
     """
     import ctypes
 
-    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # malloc.h
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((mmap_threshold, 1 << 25), (trim_threshold, 1 << 30), (top_pad, 1 << 26),
-                (arena_max, 1))  # fmt: skip
+    settings = ((mmap_threshold, 1 << 25), (trim_threshold, 1 << 30), (top_pad, 1 << 26))
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
