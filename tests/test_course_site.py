@@ -140,7 +140,9 @@ def test_the_first_page_leads_to_the_lessons_and_says_how_they_were_made(page):
 
 def test_the_search_finds_a_word_of_an_output(page):
     page.goto("/search.html?q=formula")
-    page.locator("#search-results a", has_text="02 · Second").first.wait_for()
+    found = page.locator("#search-results a", has_text="02 · Second").first
+    found.wait_for()
+    assert found.is_visible()
 
 
 def test_the_keyboard_reaches_dark_mode(page):
@@ -153,6 +155,7 @@ def test_the_keyboard_reaches_dark_mode(page):
         page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_function(f"before => {background} !== before", arg=before)
+    assert page.evaluate(background) != before
 
 
 def test_without_a_run_the_way_out_is_said(run, tmp_path):

@@ -48,6 +48,7 @@ def test_micro_batches_run_at_the_same_time():
         return (batch @ parameter).sum()
 
     accumulate([parameter], loss_of, batches[:WORKERS])
+    assert not meeting.broken
 
 
 def test_an_error_reaches_the_caller_and_the_threads_are_as_before():
