@@ -2,9 +2,10 @@
 
 A fresh environment holds what Colab ships (tests/colab.txt) and nothing else. Each notebook lies
 alone in an empty folder; its set-up cell installs the kit from the repository's URL, which git is
-told to find here, as committed. All cells run in one kernel. Afterward nothing that Colab's
-kernel had loaded before the set-up cell may have another version (that would ask for a restart),
-and torch, numpy and transformers may not have gone back.
+told to find here, as committed. All cells run in one kernel, which has loaded what Colab's has
+before the first cell. Of that nothing may afterward have another version (it would ask for a
+restart), but pyarrow, which the kit renews; and torch, numpy and transformers may not have gone
+back.
 """
 
 import argparse
@@ -26,15 +27,20 @@ from qlora_kit.profiles import find_notebooks, read_profile
 
 ROOT = Path(__file__).parent.parent
 KEPT = ("torch", "numpy", "transformers")
-# What Colab's kernel holds before the first cell: its own machinery, and what shows figures.
-LOADED = """
-import json, sys
-import ipykernel.kernelapp, matplotlib.pyplot, numpy, pandas, PIL, psutil
+RENEWED = ("pyarrow",)  # by `import qlora_kit`
+# What Colab's kernel holds before the first cell: its own machinery, what shows figures, and
+# pandas, "so having this happen before they connect saves them 1-2s" (craigcitro of Colab in
+# NVIDIA/cudf#10187). pandas loads pyarrow.
+START = "import ipykernel.kernelapp, matplotlib.pyplot, numpy, pandas, PIL, psutil"
+LOADED = (
+    f"{START}\nimport json, sys"
+    + """
 from importlib.metadata import packages_distributions
 found = packages_distributions()
 roots = {name.split(".")[0] for name in sys.modules}
 print(json.dumps(sorted({one for root in roots for one in found.get(root, ())})))
 """
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def judge(before: dict[str, str], after: dict[str, str], in_use: set[str]) -> tu
     problems += [
         f"{name} was in use and moved from {before[name]} to {after.get(name)}: restart needed"
         for name in sorted(in_use & before.keys())
-        if after.get(name) != before[name]
+        if name not in RENEWED and after.get(name) != before[name]
     ]
     if "qlora-kit" not in after:
         problems.append("the set-up cell did not install the kit")
@@ -112,11 +118,16 @@ def rehearse(path: Path, parameters: dict, base: Path, scratch: Path, environ: d
     spec.parent.mkdir(parents=True)
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Colab", "language": "python"}))
+    startup = folder / "ipython/profile_default/startup/colab.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(START)
     alone = Path(shutil.copyfile(path, folder / "content" / path.name))
     before, in_use = versions(python), loaded(python)
     problems: tuple[str, ...] = ()
     os.environ.clear()
-    os.environ.update(environ, JUPYTER_PATH=str(folder / "jupyter"))
+    os.environ.update(
+        environ, JUPYTER_PATH=str(folder / "jupyter"), IPYTHONDIR=str(folder / "ipython")
+    )
     try:
         papermill.execute_notebook(
             str(alone), str(folder / path.name), parameters, kernel_name="colab",
