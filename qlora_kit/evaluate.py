@@ -23,7 +23,7 @@ from .models import load
 from .qlora import cached_when_it_fits
 
 MAX_NEW_TOKENS = 64
-_GENERATION_BATCH = 40
+_GENERATION_BATCH = 120
 
 
 @dataclass(frozen=True)
