@@ -60,6 +60,7 @@ browser: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_growth
 
 bench-serve: $(READY)
 	$(BIN)/python -m tests.bench_serve

@@ -31,7 +31,7 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
         data=str(bundled_data("support/train.jsonl")),
         output=str(output),
         epochs=1.6,
-        token_budget=384,
+        token_budget=768,
         rank=32,
         alpha=64,
     )

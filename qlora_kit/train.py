@@ -177,7 +177,7 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -
         weight_decay=config.weight_decay,
         adam_beta2=config.beta2,
         max_grad_norm=config.max_grad_norm,
-        optim="paged_adamw_8bit" if cuda else "adamw_torch",
+        optim="paged_adamw_8bit" if cuda else "adamw_torch_fused",
         bf16=cuda and machine.compute_dtype == "bfloat16",
         fp16=cuda and machine.compute_dtype == "float16",
         use_cpu=machine.device == "cpu",

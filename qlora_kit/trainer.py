@@ -8,8 +8,10 @@ import signal
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ class MicroBatchCollator:
 
     def __init__(self, pad_id: int, token_budget: int, packing: bool = False):
         self.pad_id, self.token_budget, self.packing = pad_id, token_budget, packing
+        self.at_once = 1  # micro-batches that are worked on side by side
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         return {
@@ -60,13 +63,13 @@ class MicroBatchCollator:
 
     def _groups(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
-        groups: list[list[dict[str, list[int]]]] = []
-        for row in rows:
-            longest = len(groups[-1][0]["input_ids"]) if groups else 0
-            if groups and (len(groups[-1]) + 1) * longest <= self.token_budget:
-                groups[-1].append(row)
-            else:
-                groups.append([row])
+        groups = _cut(rows, self.token_budget)
+        if self.at_once > 1:  # as many for each worker, and alike, so that none waits for another
+            count = math.ceil(len(groups) / self.at_once) * self.at_once
+            limits = range(len(rows[0]["input_ids"]), self.token_budget)
+            enough = bisect_left(limits, True, key=lambda limit: len(_cut(rows, limit)) <= count)
+            groups = _cut(rows, limits.start + enough)
+            groups.sort(key=lambda group: len(group) * len(group[0]["input_ids"]), reverse=True)
         return [self._pad(group) for group in groups]
 
     def _packs(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
@@ -92,6 +95,18 @@ class MicroBatchCollator:
             batch["input_ids"][index, :length] = torch.tensor(row["input_ids"])
             batch["labels"][index, :length] = torch.tensor(row["labels"])
         return batch
+
+
+def _cut(rows: list[dict[str, list[int]]], limit: int) -> list[list[dict[str, list[int]]]]:
+    """Rows, the longest first, in groups that hold no more than limit tokens when padded."""
+    groups: list[list[dict[str, list[int]]]] = []
+    for row in rows:
+        longest = len(groups[-1][0]["input_ids"]) if groups else 0
+        if groups and (len(groups[-1]) + 1) * longest <= limit:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 class GroupedSampler(Sampler[int]):
@@ -168,16 +183,19 @@ class KitTrainer(SFTTrainer):
             self._side_by_side = on and torch.get_num_threads() >= parallel.WORKERS
             if self._side_by_side:
                 self.data_collator.token_budget = budget // parallel.WORKERS
+                self.data_collator.at_once = parallel.WORKERS
             try:
                 yield
             finally:
-                self.data_collator.token_budget, self._side_by_side = budget, False
+                self.data_collator.token_budget, self.data_collator.at_once = budget, 1
+                self._side_by_side = False
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Forward and backward over the micro-batches; the loss is the mean over all tokens."""
-        model.train()
+        if not model.training:
+            model.train()
         inputs = self._prepare_inputs(inputs)
 
         def loss_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -186,7 +204,7 @@ class KitTrainer(SFTTrainer):
 
         total = 0.0
         if self._side_by_side:
-            trained = [parameter for _, parameter in self._trainable()]
+            trained = [parameter for _, parameter in self._trainable]
             total = parallel.accumulate(trained, loss_of, inputs["micro_batches"])
         else:
             for batch in inputs["micro_batches"]:
@@ -209,11 +227,11 @@ class KitTrainer(SFTTrainer):
         elif recent > _EXPLODED * reference:
             self._stop(f"grew from {self.losses[0]:.2f} to {recent:.2f}")
         elif loss < _EXPLODED * reference:
-            self._good = {name: p.detach().clone() for name, p in self._trainable()}
+            self._good = {name: p.detach().clone() for name, p in self._trainable}
 
     def _stop(self, became: str) -> None:
         with torch.no_grad():
-            for name, parameter in self._trainable():
+            for name, parameter in self._trainable:
                 if name in self._good:
                     parameter.copy_(self._good[name])
         raise DivergedError(
@@ -228,11 +246,12 @@ class KitTrainer(SFTTrainer):
         Raises:
             DivergedError: an infinite or NaN weight.
         """
-        if not all(torch.isfinite(parameter).all() for _, parameter in self._trainable()):
+        if not all(torch.isfinite(parameter).all() for _, parameter in self._trainable):
             self._stop("led to weights that are no numbers")
 
-    def _trainable(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+    @cached_property
+    def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer writes straight into its folder, state last; here it is all or nothing."""

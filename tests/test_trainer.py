@@ -222,13 +222,13 @@ def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
     config = settings(tiny, rows, tmp_path / "run")
     trainer = build_trainer(config, read(rows), CPU, tmp_path, progress=False)
     trainer._judge(2.0)
-    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable()}
+    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
     with torch.no_grad():
-        for _, parameter in trainer._trainable():
+        for _, parameter in trainer._trainable:
             parameter.fill_(math.nan)
     with pytest.raises(DivergedError, match="no longer a number"):
         trainer._judge(math.nan)
-    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable())
+    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable)
 
 
 @pytest.mark.parametrize("blow_up_at", [2, 3, 9])
@@ -238,13 +238,13 @@ def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up
     )
     for _ in range(1, blow_up_at):
         trainer._judge(2.0)
-    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable()}
+    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
     with torch.no_grad():
-        for _, parameter in trainer._trainable():
+        for _, parameter in trainer._trainable:
             parameter.add_(7.0)
     with pytest.raises(DivergedError, match=r"grew from 2\.00"):
         trainer._judge(500.0)
-    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable())
+    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable)
 
 
 def test_noisy_losses_are_not_called_divergence(tiny, rows, tmp_path):
