@@ -216,6 +216,7 @@ class _KitEngine(Engine):
             timeout=cell_timeout, startup_timeout=_START_SECONDS, iopub_timeout=_OUTPUT_SECONDS,
             on_notebook_start=lambda notebook: watch.started(client.km.provisioner),
             on_cell_execute=watch.cell_executes, on_cell_error=watch.cell_failed,
+            coalesce_streams=True,  # what is printed in pieces is one text, in pages too
         )  # fmt: skip
         environ = kit_environment()
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook
