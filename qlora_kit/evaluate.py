@@ -23,7 +23,7 @@ from .models import load
 from .qlora import cached_when_it_fits
 
 MAX_NEW_TOKENS = 64
-_GENERATION_BATCH = 120
+_GENERATION_BATCH, _GENERATION_TOKENS = 120, 16_384  # of prompts; of what their caches hold
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,15 @@ def generate(
         model, tokenizer: from `models.load`, with or without an adapter.
         prompts: conversations that end with the user's turn.
         max_new_tokens: where an answer that does not stop is cut.
-        batch_size: prompts at a time.
+        batch_size: prompts at a time; fewer where they are long.
     """
     import torch
 
     stops = stop_ids(tokenizer, model)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+    longest = max(map(len, encoded), default=0) + max_new_tokens
+    batch_size = max(1, min(batch_size, _GENERATION_TOKENS // longest))
     answers: dict[int, Answer] = {}
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]

@@ -46,13 +46,13 @@ class MicroBatchCollator:
 
     Args:
         pad_id: the token to pad with (masked, so any will do).
-        token_budget: padded tokens a micro-batch may hold; a longer row goes alone.
+        token_budget: padded tokens that may be worked on at once; a longer row goes alone.
         packing: fill micro-batches of one row with whole examples that do not see each other.
     """
 
     def __init__(self, pad_id: int, token_budget: int, packing: bool = False):
         self.pad_id, self.token_budget, self.packing = pad_id, token_budget, packing
-        self.at_once = 1  # micro-batches that are worked on side by side
+        self.at_once = 1  # micro-batches side by side; the budget is split among them
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
         return {
@@ -63,10 +63,11 @@ class MicroBatchCollator:
 
     def _groups(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
-        groups = _cut(rows, self.token_budget)
+        budget = self.token_budget // self.at_once
+        groups = _cut(rows, budget)
         if self.at_once > 1:  # as many for each worker, and alike, so that none waits for another
             count = math.ceil(len(groups) / self.at_once) * self.at_once
-            limits = range(len(rows[0]["input_ids"]), self.token_budget)
+            limits = range(len(rows[0]["input_ids"]), budget)
             enough = bisect_left(limits, True, key=lambda limit: len(_cut(rows, limit)) <= count)
             groups = _cut(rows, limits.start + enough)
             groups.sort(key=lambda group: len(group) * len(group[0]["input_ids"]), reverse=True)
@@ -81,7 +82,7 @@ class MicroBatchCollator:
                 "position_ids": torch.tensor([packed.position_ids]),
                 "attention_mask": block_mask(torch.tensor([packed.segments])),
             }
-            for packed in pack(examples, self.token_budget)
+            for packed in pack(examples, self.token_budget // self.at_once)
         ]
 
     def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -147,7 +148,6 @@ class KitTrainer(SFTTrainer):
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed
         self._good: dict[str, torch.Tensor] = {}
-        self._side_by_side = False
 
     def train_from(self, start: Path | None, done: bool) -> None:
         """Train, from a checkpoint when there is one.
@@ -179,16 +179,12 @@ class KitTrainer(SFTTrainer):
         """
         dtype = getattr(torch, machine.compute_dtype)
         with cached_when_it_fits(self.model, machine), fused.fused_layers(self.model, dtype) as on:
-            budget = self.data_collator.token_budget
-            self._side_by_side = on and torch.get_num_threads() >= parallel.WORKERS
-            if self._side_by_side:
-                self.data_collator.token_budget = budget // parallel.WORKERS
+            if on and torch.get_num_threads() >= parallel.WORKERS:
                 self.data_collator.at_once = parallel.WORKERS
             try:
                 yield
             finally:
-                self.data_collator.token_budget, self.data_collator.at_once = budget, 1
-                self._side_by_side = False
+                self.data_collator.at_once = 1
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
@@ -203,7 +199,7 @@ class KitTrainer(SFTTrainer):
                 return completion_loss(model, batch) / inputs["learned"]
 
         total = 0.0
-        if self._side_by_side:
+        if self.data_collator.at_once > 1:
             trained = [parameter for _, parameter in self._trainable]
             total = parallel.accumulate(trained, loss_of, inputs["micro_batches"])
         else:

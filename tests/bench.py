@@ -195,6 +195,15 @@ def busy_neighbor() -> Iterator[None]:
         neighbor.wait()
 
 
+def result_of(command: list[str], what: str) -> dict[str, float]:
+    """Run a process of the bench; what it prints after RESULT."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
+    if line is None:
+        raise SystemExit(f"{what} failed:\n{done.stderr[-3000:]}")
+    return json.loads(line.removeprefix("RESULT "))
+
+
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
     steps = 1 if variant == "trl_documented" else arguments.steps
     command = [sys.executable, "-m", "tests.bench", "--child", variant, "--steps", str(steps),
@@ -202,11 +211,7 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
     for name in ("data", "prompt_field", "completion_field"):
         if getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", getattr(arguments, name)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
-    if line is None:
-        raise SystemExit(f"{variant} failed:\n{done.stderr[-3000:]}")
-    result = json.loads(line.removeprefix("RESULT "))
+    result = result_of(command, variant)
     print(f"  {variant:<15} {result['tokens_per_second']:7.1f} tokens/s  "
           f"{result['peak_rss_gb']:5.2f} GB  loss {result['loss']:.4f}", flush=True)  # fmt: skip
     return result

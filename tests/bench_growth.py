@@ -6,9 +6,7 @@ matrix products that the training reaches.
 """
 
 import argparse
-import itertools
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -16,7 +14,7 @@ from pathlib import Path
 
 from qlora_kit.data import Conversation, bundled_data
 from qlora_kit.hardware import detect
-from tests.bench import config, gflop_per_token, matmul_gflops, train_ours
+from tests.bench import config, gflop_per_token, matmul_gflops, result_of, train_ours
 
 LENGTHS, RANKS, ROWS = (128, 256, 512, 1024, 2048), (4, 16, 64, 128), (4, 8, 16, 32)
 LENGTH, RANK, BATCH = 256, 16, 8  # where not varied
@@ -26,15 +24,14 @@ def rows_of(length: int, count: int) -> list[Conversation]:
     """Rows that all are as long as they may be: the manual, begun at another place for each."""
     pages = sorted(bundled_data("support/docs").glob("*.md"))
     words = " ".join(page.read_text(encoding="utf-8") for page in pages).split()
-    start = itertools.count(0, 97)
-    return [
-        Conversation(
-            ({"role": "user", "content": "Read the manual aloud."},
-             {"role": "assistant", "content": " ".join((words * 3)[at : at + length])}),
-            number,
-        )
-        for number, at in zip(range(1, count + 1), start, strict=False)
-    ]  # fmt: skip
+    rows = []
+    for number in range(1, count + 1):
+        start = 97 * number % len(words)
+        text = " ".join((words[start:] + words)[:length])
+        messages = ({"role": "user", "content": "Read the manual aloud."},
+                    {"role": "assistant", "content": text})  # fmt: skip
+        rows.append(Conversation(messages, number))
+    return rows
 
 
 def child(length: int, rank: int, batch: int, steps: int) -> None:
@@ -49,11 +46,7 @@ def child(length: int, rank: int, batch: int, steps: int) -> None:
 def point(length: int, rank: int, batch: int, steps: int) -> dict[str, float]:
     values = [str(value) for value in (length, rank, batch, steps)]
     command = [sys.executable, "-m", "tests.bench_growth", "--child", *values]
-    done = subprocess.run(command, capture_output=True, text=True)
-    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
-    if line is None:
-        raise SystemExit(f"length {length}, rank {rank}, {batch} rows:\n{done.stderr[-3000:]}")
-    return json.loads(line.removeprefix("RESULT "))
+    return result_of(command, f"length {length}, rank {rank}, {batch} rows")
 
 
 def main() -> None:

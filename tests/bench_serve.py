@@ -11,13 +11,13 @@ The time is from the first token to the last, so that reading the prompt does no
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
 
 from qlora_kit.hardware import detect, peak_rss_gb, versions
+from tests.bench import result_of
 
 VARIANTS = ("transformers", "cached", "served")
 MESSAGES = [{"role": "user", "content": "Tell me about the moon and the tides."}]
@@ -72,11 +72,7 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
                "--tokens", str(arguments.tokens)]  # fmt: skip
     if arguments.gguf:
         command += ["--gguf", str(arguments.gguf)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    line = next((x for x in done.stdout.splitlines() if x.startswith("RESULT ")), None)
-    if line is None:
-        raise SystemExit(f"{variant} failed:\n{done.stderr[-3000:]}")
-    result = json.loads(line.removeprefix("RESULT "))
+    result = result_of(command, variant)
     print(f"  {variant:<13} {result['tokens_per_second']:7.1f} tokens/s  {result['gb']:5.2f} GB",
           flush=True)  # fmt: skip
     return result

@@ -32,15 +32,13 @@ RENEWED = ("pyarrow",)  # by `import qlora_kit`
 # pandas, "so having this happen before they connect saves them 1-2s" (craigcitro of Colab in
 # NVIDIA/cudf#10187). pandas loads pyarrow.
 START = "import ipykernel.kernelapp, matplotlib.pyplot, numpy, pandas, PIL, psutil"
-LOADED = (
-    f"{START}\nimport json, sys"
-    + """
+LOADED = """
+import json, sys
 from importlib.metadata import packages_distributions
 found = packages_distributions()
 roots = {name.split(".")[0] for name in sys.modules}
 print(json.dumps(sorted({one for root in roots for one in found.get(root, ())})))
 """
-)
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ def versions(python: Path) -> dict[str, str]:
 
 
 def loaded(python: Path) -> set[str]:
-    done = subprocess.run([python, "-c", LOADED], capture_output=True, text=True, check=True,
-                          env=plain())  # fmt: skip
+    command = [python, "-c", START + LOADED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain())
     return {name.lower().replace("_", "-") for name in json.loads(done.stdout)}
 
 
