@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 from . import KitError
 
@@ -99,7 +100,13 @@ def peers(pid: int) -> tuple[str, ...]:
     ends = [
         connection.raddr.ip
         for each in (process, *process.children(recursive=True))
-        for connection in each.net_connections(kind="inet")
+        for connection in _connections(each)
         if connection.raddr
     ]
     return tuple(sorted({end for end in ends if not ipaddress.ip_address(end).is_loopback}))
+
+
+def _connections(process: Any) -> Any:
+    """psutil 6 gave it another name; Colab ships 5."""
+    name = "net_connections" if hasattr(process, "net_connections") else "connections"
+    return getattr(process, name)(kind="inet")

@@ -14,6 +14,8 @@ from .hardware import COURSE_VARIABLE
 from .pictures import bundle
 from .quantize import dequantize_4bit, quantize_4bit
 
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
 
 def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     """Show a figure with one slider for each of its settings.
@@ -34,7 +36,9 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
         display(first)
         return
     still, told = bundle(first)
-    live = _panel(draw, first, choices)._repr_mimebundle_()
+    panel = _panel(draw, first, choices)
+    # What ipywidgets 8 shows of itself; Colab still ships 7, which only shows itself at once.
+    live = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}}
     display({**live, **still}, metadata=told, raw=True)
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -57,3 +58,11 @@ def test_a_sealed_process_answers_but_cannot_call_anybody():
 def test_connections_on_this_machine_are_no_peers():
     assert peers(os.getpid()) == ()
     assert not is_sealed(psutil.pids()[-1] + 10_000)
+
+
+def test_peers_are_found_by_any_psutil(monkeypatch):
+    """psutil 5, which Colab ships, has no `net_connections` of a process."""
+    far = SimpleNamespace(raddr=SimpleNamespace(ip="192.0.2.1"))
+    process = SimpleNamespace(children=lambda recursive: [], connections=lambda kind: [far])
+    monkeypatch.setattr("psutil.Process", lambda pid: process)
+    assert peers(1) == ("192.0.2.1",)
