@@ -14,17 +14,21 @@ from .memory_terms import (
     CPU_LIBRARIES,
     CUDA_CONTEXT,
     FRAGMENTATION,
+    FUSED_ALLOCATOR,
     Settings,
     adapter_parameters,
     constant_bytes,
     cpu_settings,
     dense_cache_bytes,
+    gradient_bytes,
+    is_fused,
     kept_bytes,
     live_layer_bytes,
     logits_bytes,
     optimizer_bytes,
     other_bytes,
     packed_bytes,
+    tokens_at_once,
 )
 from .model_sizes import GIB, GPUS, SHAPES, ModelShape, find_gpu
 
@@ -159,6 +163,7 @@ def terms(shape: ModelShape, settings: Settings) -> tuple[Term, ...]:
         settings: the training.
     """
     adapters = adapter_parameters(shape, settings) * settings.adapter_bytes
+    fused = is_fused(shape, settings)
     loss, layer = logits_bytes(shape, settings), live_layer_bytes(shape, settings)
     wider = "the loss over its logits" if loss >= layer else "one layer going backward"
     kept = "each layer's input" if settings.checkpointing else "all that backward needs"
@@ -169,16 +174,21 @@ def terms(shape: ModelShape, settings: Settings) -> tuple[Term, ...]:
         Term("embeddings", other_bytes(shape, settings), "embedding, head and norms, unquantized"),
         Term("adapters", adapters, f"rank {settings.rank}, {settings.targets}"),
         Term("last good", adapters * settings.last_good, "adapters kept in case of divergence"),
-        Term("gradients", adapters, "of the adapters"),
+        Term("gradients", gradient_bytes(shape, settings), "of the adapters"),
         Term("optimizer", optimizer_bytes(shape, settings), f"{settings.optimizer}, two moments"),
-        Term("activations", kept_bytes(shape, settings), f"{kept}, {settings.tokens:,} tokens"),
+        Term(
+            "activations",
+            kept_bytes(shape, settings),
+            f"{kept}, {tokens_at_once(shape, settings):,} tokens",
+        ),
         Term("widest moment", max(loss, layer), wider),
     ]
     tensors = sum(line.bytes for line in lines)
     # Whole layers, taken in one order and freed in the other, leave few gaps behind.
     orderly = 0 if settings.checkpointing else kept_bytes(shape, settings)
     if settings.device == "cpu":
-        lines.append(Term("allocator", int(tensors * (CPU_ALLOCATOR - 1)), "held by malloc"))
+        held = int(tensors * ((FUSED_ALLOCATOR if fused else CPU_ALLOCATOR) - 1))
+        lines.append(Term("allocator", held, "held by malloc"))
         lines.append(Term("libraries", CPU_LIBRARIES, "Python, torch and the others"))
     else:
         held = int((tensors - orderly) * (FRAGMENTATION - 1))

@@ -25,8 +25,11 @@ SOFTMAX_BYTES = 4  # a softmax is taken in fp32, whatever the model runs in
 KEPT_FACTOR = 1.15  # kept alive in older stacks by views, masks and casts, over those counted
 FRAGMENTATION = 1.09  # GPU memory that torch holds, over tensors that come and go
 CUDA_CONTEXT = int(0.45 * GIB)  # kernels and driver: 0.14 GiB on a T4 to 1.3 on others
+WORKERS = 2  # micro-batches side by side in `parallel`, where layers are fused
+HEAD_ROWS = 64  # logits at once in `loss.HeadLoss`
 CPU_LIBRARIES = 600_000_000  # Python with torch, transformers, PEFT, TRL, bitsandbytes
 CPU_ALLOCATOR = 1.36  # what malloc holds and copies need, over the tensors at the peak
+FUSED_ALLOCATOR = 1.25  # the same where layers are fused
 
 _CHOICES = {
     "precision": PRECISIONS,
@@ -119,6 +122,19 @@ def cpu_settings(**changes: Any) -> Settings:
     return Settings(**{"device": "cpu", "optimizer": "adamw", "checkpointing": False, **changes})
 
 
+def is_fused(shape: ModelShape, settings: Settings) -> bool:
+    """Whether a CPU trains this model by `fused.fused_layers`, two micro-batches side by side."""
+    cached = settings.device == "cpu" and settings.four_bit and settings.dense_cache
+    built = shape.norms == 2 and not shape.qk_norm  # as Llama, Mistral and Qwen2
+    return cached and built and settings.targets == "all-linear" and settings.attention == "sdpa"
+
+
+def tokens_at_once(shape: ModelShape, settings: Settings) -> int:
+    """T. Each worker takes at least one row, whatever the budget."""
+    rows = max(settings.batch, WORKERS) if is_fused(shape, settings) else settings.batch
+    return rows * settings.sequence_length
+
+
 def packed_bytes(shape: ModelShape, settings: Settings) -> int:
     """The frozen linear weights: parameters x bits / 8, with 4, 8, 16 or 32 bits."""
     bits = {"int8": 8, "16bit": 16, "32bit": 32}.get(settings.precision, 4)
@@ -140,10 +156,12 @@ def constant_bytes(shape: ModelShape, settings: Settings) -> int:
 
 
 def dense_cache_bytes(shape: ModelShape, settings: Settings) -> int:
-    """On a CPU with room, the linear weights once more in the compute dtype."""
+    """On a CPU with room, linear weights once more in the compute dtype; fused, the head too."""
     if settings.device != "cpu" or not settings.four_bit or not settings.dense_cache:
         return 0
-    return settings.compute_bytes * shape.linear_parameters
+    head = shape.vocab * shape.hidden
+    copied = is_fused(shape, settings) and settings.compute_bytes < settings.stream_bytes
+    return settings.compute_bytes * (shape.linear_parameters + copied * head)
 
 
 def other_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -155,6 +173,12 @@ def adapter_parameters(shape: ModelShape, settings: Settings) -> int:
     """A is (rank, in) and B is (out, rank), so rank x (in + out) for each adapted weight."""
     adapted = [shape.linears[name] for name in _TARGETS[settings.targets]]
     return shape.layers * settings.rank * sum(inward + outward for inward, outward in adapted)
+
+
+def gradient_bytes(shape: ModelShape, settings: Settings) -> int:
+    """The adapters' gradients; side by side, each worker's own besides their sum."""
+    copies = 1 + (WORKERS if is_fused(shape, settings) else 0)
+    return copies * settings.adapter_bytes * adapter_parameters(shape, settings)
 
 
 def optimizer_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -193,6 +217,8 @@ def layer_bytes(shape: ModelShape, settings: Settings) -> int:
     what attention returned); s x 3 x intermediate (gate, silu(gate), up); the adapters' inputs.
     Frozen weights need no inputs. Eager attention adds T x heads scores a token.
     """
+    if is_fused(shape, settings):
+        return fused_layer_bytes(shape, settings)
     s, q, kv = settings.stream_bytes, shape.query_width, shape.kv_width
     norms = 4 * (shape.norms * shape.hidden + (q + kv if shape.qk_norm else 0))
     attention = s * (2 * q + 2 * kv)
@@ -202,6 +228,24 @@ def layer_bytes(shape: ModelShape, settings: Settings) -> int:
     mlp = s * 3 * shape.intermediate
     numbers, each = adapter_input_numbers(shape, settings)
     return int(KEPT_FACTOR * settings.tokens * (norms + attention + mlp + numbers * each))
+
+
+def fused_layer_bytes(shape: ModelShape, settings: Settings) -> int:
+    """What one layer of `fused` keeps.
+
+    A token's share, with c the bytes of a product's number: s x (the inputs of both norms; queries
+    and keys; the product that values are part of; what attention returned); c x (what both norms
+    returned; o's input; gate and up); 4 x (each adapter's rank numbers, each norm's scale, each
+    head's softmax sum). And of each worker's own, not of the tokens: the scaled adapters, those
+    with the same input joined to one, B block-diagonal.
+    """
+    s, c, r = settings.stream_bytes, settings.compute_bytes, settings.rank
+    hidden, q, kv, inner = shape.hidden, shape.query_width, shape.kv_width, shape.intermediate
+    stream = s * (2 * hidden + (q + kv) + (q + 2 * kv) + q)
+    products = c * (2 * hidden + 2 * inner + (q if c < s else 0))
+    between = 4 * (6 * r + 2 + shape.heads) + c * r
+    joined = s * r * (7 * hidden + 3 * (q + 2 * kv) + 5 * inner)
+    return tokens_at_once(shape, settings) * (stream + products + between) + WORKERS * joined
 
 
 def kept_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -217,8 +261,10 @@ def logits_bytes(shape: ModelShape, settings: Settings) -> int:
     Those are the log-softmax, its gradient, and the gradient of the logits: 14 bytes a number.
     With a vocabulary of 128,256 one token of logits takes 1.8 MB.
     """
-    tokens: float = settings.tokens
-    if settings.logits == "chunked":
+    tokens: float = tokens_at_once(shape, settings)
+    if is_fused(shape, settings):
+        tokens = min(tokens * settings.label_share, WORKERS * HEAD_ROWS)
+    elif settings.logits == "chunked":
         tokens /= CHUNKS
     elif settings.logits == "completion":
         tokens *= settings.label_share
@@ -240,7 +286,7 @@ def live_layer_bytes(shape: ModelShape, settings: Settings) -> int:
     of its scores besides, one of them the softmax's in fp32.
     """
     s = settings.stream_bytes
-    gradients = settings.tokens * s * 3 * shape.intermediate
+    gradients = tokens_at_once(shape, settings) * s * 3 * shape.intermediate
     if settings.attention == "eager":
         scores = settings.tokens * shape.heads * settings.sequence_length
         gradients += (SOFTMAX_BYTES + 2 * s) * scores

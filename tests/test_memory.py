@@ -194,11 +194,22 @@ def test_a_cpu_is_planned_as_the_package_trains_there():
     assert found.fits
     assert found.capacity == 8_000_000_000
     assert found.breakdown["libraries"] == memory_terms.CPU_LIBRARIES
-    assert found.breakdown["dense cache"] == 2 * found.shape.linear_parameters
+    shape = found.shape
+    assert found.breakdown["dense cache"] == 2 * (
+        shape.linear_parameters + shape.vocab * shape.hidden
+    )
     fp32 = plan(SHAPES["SmolLM2-135M"], cpu_settings(compute_bytes=4), machine=machine)
-    assert fp32.breakdown["dense cache"] == 2 * found.breakdown["dense cache"]
+    assert fp32.breakdown["dense cache"] == 4 * shape.linear_parameters  # the head is fp32 anyway
     small = dataclasses.replace(machine, free_memory_gb=2.0)
     assert "no cache" in plan(SHAPES["SmolLM2-135M"], machine=small).advice[0].what
+
+
+def test_side_by_side_each_worker_takes_a_row():
+    shape = SHAPES["SmolLM2-135M"]
+    one, two, four = (plan(shape, cpu_settings(batch=n), 10**12).total for n in (1, 2, 4))
+    assert one == two < four
+    apart = [plan(shape, cpu_settings(batch=n, dense_cache=False), 10**12).total for n in (1, 2)]
+    assert apart[0] < apart[1]
 
 
 def test_the_machines_gpu_is_used():
