@@ -133,6 +133,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option(help="Steps; counts instead of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Conversations per step.")] = None,
     token_budget: Annotated[int | None, typer.Option(help="Tokens at once; bounds memory.")] = None,
+    low_memory: Annotated[
+        bool | None, typer.Option(help="A third of the speed, in less memory.")
+    ] = None,
     packing: Annotated[bool | None, typer.Option(help="Fill rows instead of padding.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run to train further.")] = None,
     rank: Annotated[int | None, typer.Option(help="Of the adapters.")] = None,
@@ -177,8 +180,8 @@ def train(
 
 _TRAIN_OPTIONS = {
     "data", "output", "model", "precision", "epochs", "max_steps", "batch_size", "token_budget",
-    "packing", "adapter", "rank", "alpha", "learning_rate", "max_length", "seed", "save_steps",
-    "prompt_field", "completion_field", "report_to",
+    "low_memory", "packing", "adapter", "rank", "alpha", "learning_rate", "max_length", "seed",
+    "save_steps", "prompt_field", "completion_field", "report_to",
 }  # fmt: skip
 
 

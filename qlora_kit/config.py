@@ -26,6 +26,8 @@ class TrainConfig:
     data: a file of conversations, see `data.read`.   output: the run folder to write.
     epochs: passes over the data; max_steps, when given, counts instead.
     batch_size: conversations per optimizer step, in micro-batches of token_budget tokens.
+    low_memory: on a CPU, hold no dequantized weights and work on few tokens at once: the same run
+        in less memory, at less than half the speed.
     packing: put a micro-batch's conversations into one row instead of padding them.
     group_by_length: give a step conversations of like length.
     method: "lora" trains adapters on frozen weights, "full" all weights (precision 32bit).
@@ -46,6 +48,7 @@ class TrainConfig:
     batch_size: int = 8
     token_budget: int = 512
     max_length: int = 512
+    low_memory: bool = False
     packing: bool = False
     group_by_length: bool = False
     method: str = "lora"

@@ -243,7 +243,10 @@ def _double_quant(now: Settings) -> Candidates:
 
 def _no_cache(now: Settings) -> Candidates:
     if now.device == "cpu" and now.four_bit and now.dense_cache:
-        yield "no cache of dequantized weights (slower)", replace(now, dense_cache=False)
+        yield (
+            "no cache of dequantized weights (--low-memory, slower)",
+            replace(now, dense_cache=False),
+        )
 
 
 def _shorter(now: Settings) -> Candidates:

@@ -21,6 +21,8 @@ from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_m
 from .models import load
 from .packing import require_packable
 
+_LOW_MEMORY_TOKENS = 128  # at once, or one row
+
 
 @dataclass(frozen=True)
 class Run:
@@ -76,7 +78,8 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     run_folder.with_room(folder, lambda: manifest.begin(folder, config, machine, resumed))
     (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
     release_memory()  # loading held the weights twice
-    keep_freed_memory()
+    if not config.low_memory:
+        keep_freed_memory()
     run = _run(trainer, folder, machine, start, start.done >= steps)
     first = conversations[0].messages[0]
     record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
@@ -137,12 +140,13 @@ def build_trainer(
         model.config.use_cache = False
         trainer = KitTrainer(
             run_folder=folder,
+            low_memory=config.low_memory,
             model=model,
             args=_arguments(config, machine, folder, len(examples)),
             train_dataset=rows,
             processing_class=tokenizer,
             data_collator=MicroBatchCollator(
-                tokenizer.pad_token_id, config.token_budget, config.packing
+                tokenizer.pad_token_id, _token_budget(config), config.packing
             ),
             callbacks=[
                 ProgressCallback(lambda: holder[0], folder / "metrics.jsonl", progress),
@@ -156,6 +160,12 @@ def build_trainer(
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _token_budget(config: TrainConfig) -> int:
+    return (
+        min(config.token_budget, _LOW_MEMORY_TOKENS) if config.low_memory else config.token_budget
+    )
 
 
 def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:

@@ -138,12 +138,13 @@ class KitTrainer(SFTTrainer):
     """SFTTrainer whose step is a list of micro-batches from `MicroBatchCollator`.
 
     run_folder gets metrics.jsonl as it trains, and checkpoints/. The weights with which the
-    loss was last finite are kept in memory and come back when it diverges.
+    loss was last finite are kept in memory and come back when it diverges. low_memory: train as
+    PEFT and bitsandbytes do, one micro-batch after another.
     """
 
-    def __init__(self, *args: Any, run_folder: Path, **kwargs: Any):
+    def __init__(self, *args: Any, run_folder: Path, low_memory: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.run_folder = run_folder
+        self.run_folder, self.low_memory = run_folder, low_memory
         self.losses: list[float] = []
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed
@@ -177,6 +178,9 @@ class KitTrainer(SFTTrainer):
         Args:
             machine: decides, with the memory that is free now.
         """
+        if self.low_memory:
+            yield
+            return
         dtype = getattr(torch, machine.compute_dtype)
         with cached_when_it_fits(self.model, machine), fused.fused_layers(self.model, dtype) as on:
             if on and torch.get_num_threads() >= parallel.WORKERS:

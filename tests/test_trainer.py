@@ -52,6 +52,17 @@ def test_micro_batches_hold_every_token_once_within_the_budget():
     assert batch["learned"] == 3 * len(rows)
 
 
+def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_path, monkeypatch):
+    fine_tune(settings(tiny, rows, tmp_path / "fast", token_budget=512), progress=False)
+    monkeypatch.setattr("qlora_kit.trainer.cached_when_it_fits", None)
+    monkeypatch.setattr("qlora_kit.train.keep_freed_memory", None)
+    low = settings(tiny, rows, tmp_path / "low", token_budget=512, low_memory=True)
+    trainer = build_trainer(low, read(rows), CPU, tmp_path / "other")
+    assert trainer.data_collator.token_budget == 128
+    fine_tune(low, progress=False)
+    assert losses(tmp_path / "low") == pytest.approx(losses(tmp_path / "fast"), rel=1e-4)
+
+
 def test_a_row_longer_than_the_budget_goes_alone():
     batch = MicroBatchCollator(pad_id=0, token_budget=16)([row(100, 4), row(8, 4), row(8, 4)])
     assert [tuple(micro["input_ids"].shape) for micro in batch["micro_batches"]] == [
