@@ -142,7 +142,7 @@ class Lab:
         """Press Ctrl+S: the notebook as it lies on the disk then."""
         self.page.keyboard.press("Escape")
         self.page.keyboard.press("ControlOrMeta+S")
-        self.page.locator(".lm-TabBar-tab.lm-mod-current:not(.jp-mod-dirty)").first.wait_for()
+        expect(self.page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
         return nbformat.read(self.path, as_version=4)
 
     def problems(self) -> list[str]:
