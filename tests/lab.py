@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from playwright.sync_api import expect
 
 from qlora_kit.profiles import find_notebooks, read_profile
 from tests.gates.cells import code, python, tags
