@@ -19,6 +19,9 @@ def answering(*pieces):
             connection.recv(65536)
             for piece in pieces:
                 connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):  # closed with something unread, it would be a reset
+                pass
 
     threading.Thread(target=serve, daemon=True).start()
     return f"http://127.0.0.1:{listener.getsockname()[1]}"
