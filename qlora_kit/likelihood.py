@@ -9,6 +9,7 @@ from typing import Any
 
 from .chat import IGNORED, encode, stop_ids
 from .data import DataError
+from .packing import block_mask, is_packable, share_prompts
 
 _SCORING_TOKENS = 2048  # padded tokens a batch may hold
 
@@ -90,30 +91,37 @@ def perplexity(
 
 
 def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:
-    """The summed log-probability of each example's labeled tokens, in nats."""
+    """The summed log-probability of each example's labeled tokens, in nats.
+
+    Answers to the same prompt are scored together, so that the prompt is read once.
+    """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     from .loss import logits_only_where
-    from .trainer import MicroBatchCollator
+    from .trainer import cut
 
-    collate = MicroBatchCollator(tokenizer.pad_token_id, _SCORING_TOKENS)
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids), reverse=True)
-    rows = [{"input_ids": examples[i].input_ids, "labels": examples[i].labels} for i in order]
-    scores: list[float] = []
+    def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
+        lines = [torch.tensor(row[name]) for row in rows]
+        return pad_sequence(lines, batch_first=True, padding_value=filler).to(model.device)
+
+    packs = share_prompts(examples, _SCORING_TOKENS if is_packable(model) else 0)
+    packs.sort(key=lambda row: len(row.input_ids), reverse=True)
+    sums = torch.zeros(len(examples), device=model.device)
     with torch.inference_mode():
-        for batch in collate(rows)["micro_batches"]:
-            targets = batch["labels"][:, 1:].to(model.device)
-            keep = torch.nn.functional.pad(targets != IGNORED, (0, 1))
-            with logits_only_where(model, keep):
-                output = model(input_ids=batch["input_ids"].to(model.device), use_cache=False)
-            chosen = -torch.nn.functional.cross_entropy(
-                output.logits.float(), targets[targets != IGNORED], reduction="none"
-            )
-            lines = keep.nonzero()[:, 0]
-            sums = torch.zeros(len(targets), device=model.device).index_add_(0, lines, chosen)
-            scores += sums.tolist()
-    back = dict(zip(order, scores, strict=True))
-    return [back[index] for index in range(len(examples))]
+        for rows in cut([vars(row) for row in packs], _SCORING_TOKENS):
+            segments = stack(rows, "segments", 0)
+            seen = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
+            if any(len(set(row["segments"])) > 2 for row in rows):
+                seen["attention_mask"] = block_mask(segments, shared=0)
+                seen["position_ids"] = stack(rows, "position_ids", 0)
+            targets = stack(rows, "labels", IGNORED)[:, 1:]
+            scored = targets != IGNORED
+            with logits_only_where(model, torch.nn.functional.pad(scored, (0, 1))):
+                logits = model(**seen, use_cache=False).logits.float()
+            surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
+            sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
+    return sums.tolist()
 
 
 def probe(

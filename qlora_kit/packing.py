@@ -1,4 +1,4 @@
-"""Less padding: examples of like length together, or several in one row that never meet."""
+"""Less to compute: examples of like length together, or several in one row that never meet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,16 +62,52 @@ def _joined(row: Sequence[Example]) -> Pack:
     )
 
 
-def block_mask(segments: "torch.Tensor") -> "torch.Tensor":
+def share_prompts(examples: Sequence[Example], max_tokens: int) -> list[Pack]:
+    """Rows in which examples with the same prompt share it: it stands once, then each answer.
+
+    Args:
+        examples: from `chat.encode`.
+        max_tokens: tokens a row may hold; a longer example gets a row to itself.
+
+    Returns:
+        The rows. Segment 0 is the prompt, less its last token; segment i + 1 is that token and
+        the answer of examples[i], whose positions go on where the prompt's end.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        learned = (at for at, label in enumerate(example.labels) if at and label != IGNORED)
+        start = next(learned, len(example.labels)) - 1
+        groups.setdefault(tuple(example.input_ids[:start]), []).append(index)
+    rows: list[Pack] = []
+    for prompt, members in groups.items():
+        row: Pack | None = None
+        for index in members:
+            ids, labels = examples[index].input_ids, examples[index].labels
+            tail = range(len(prompt), len(ids))
+            if row is None or len(row.input_ids) + len(tail) > max_tokens:
+                size = len(prompt)
+                row = Pack(list(prompt), [IGNORED] * size, list(range(size)), [0] * size)
+                rows.append(row)
+            row.input_ids.extend(ids[len(prompt) :])
+            row.labels.extend([IGNORED, *labels[len(prompt) + 1 :]])
+            row.position_ids.extend(tail)
+            row.segments.extend([index + 1] * len(tail))
+    return rows
+
+
+def block_mask(segments: "torch.Tensor", shared: int | None = None) -> "torch.Tensor":
     """Who may look at whom in packed rows: earlier tokens of the same example, and oneself.
 
     Args:
         segments: (batch, tokens), each token's example.
+        shared: a segment that all later ones may look at, too.
 
     Returns:
         (batch, 1, tokens, tokens), bool; True where the second may be looked at.
     """
     same = segments[:, :, None] == segments[:, None, :]
+    if shared is not None:
+        same = same | (segments[:, None, :] == shared)
     return same.tril().unsqueeze(1)
 
 
@@ -92,6 +128,15 @@ def require_packable(model: Any) -> None:
         )
     if getattr(model, "_is_stateful", False):
         raise KitError("A model with a recurrent state sees across examples; do not pack for it.")
+
+
+def is_packable(model: Any) -> bool:
+    """Whether a model obeys the mask, see `require_packable`."""
+    try:
+        require_packable(model)
+    except KitError:
+        return False
+    return True
 
 
 def length_groups(lengths: Sequence[int], batch_size: int, seed: int = 0) -> list[list[int]]:

@@ -64,12 +64,12 @@ class MicroBatchCollator:
     def _groups(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
         budget = self.token_budget // self.at_once
-        groups = _cut(rows, budget)
+        groups = cut(rows, budget)
         if self.at_once > 1:  # as many for each worker, and alike, so that none waits for another
             count = math.ceil(len(groups) / self.at_once) * self.at_once
             limits = range(len(rows[0]["input_ids"]), budget)
-            enough = bisect_left(limits, True, key=lambda limit: len(_cut(rows, limit)) <= count)
-            groups = _cut(rows, limits.start + enough)
+            enough = bisect_left(limits, True, key=lambda limit: len(cut(rows, limit)) <= count)
+            groups = cut(rows, limits.start + enough)
             groups.sort(key=lambda group: len(group) * len(group[0]["input_ids"]), reverse=True)
         return [self._pad(group) for group in groups]
 
@@ -98,7 +98,7 @@ class MicroBatchCollator:
         return batch
 
 
-def _cut(rows: list[dict[str, list[int]]], limit: int) -> list[list[dict[str, list[int]]]]:
+def cut(rows: list[dict[str, list[int]]], limit: int) -> list[list[dict[str, list[int]]]]:
     """Rows, the longest first, in groups that hold no more than limit tokens when padded."""
     groups: list[list[dict[str, list[int]]]] = []
     for row in rows:

@@ -1,12 +1,13 @@
-"""Perplexity: what one forward pass says, in windows, each token counted once."""
+"""Likelihoods are those of one forward pass, in windows and of answers that share a prompt."""
 
 import math
 
 import pytest
 import torch
 
+from qlora_kit.chat import encode
 from qlora_kit.data import DataError
-from qlora_kit.likelihood import perplexity
+from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, perplexity, probe
 from qlora_kit.models import load
 
 TEXT = "what is the color of the light and who is asking for it again "
@@ -60,3 +61,40 @@ def test_what_cannot_be_measured_is_said(model):
         perplexity(*model, "")
     with pytest.raises(DataError, match="stride"):
         perplexity(*model, TEXT, window=8, stride=9)
+
+
+def talk(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_answers_to_one_prompt_score_as_each_alone(model):
+    asked = ["what is light?", "who is it?", "what is the color?"]
+    talks = [talk(question, answer) for answer in ("red", "the light", "it", "what") for question
+             in asked] + [talk("is it?", "what a light")]  # fmt: skip
+    alone = []
+    for messages in talks:
+        example = encode(model[1], messages)
+        scored = losses(model[0], example.input_ids)[-example.learned - 1 : -1]
+        alone.append(scored.mean().item())  # the template ends with a line break after the stop
+    assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_model_that_takes_no_mask_gives_the_same_scores(model):
+    talks = [talk("what is light?", answer) for answer in ("red", "the light", "it")]
+    shared = negative_log_likelihood(*model, talks)
+    network = model[0]
+    network.config._attn_implementation = "eager"
+    try:
+        assert negative_log_likelihood(*model, talks) == pytest.approx(shared, rel=1e-4)
+    finally:
+        network.config._attn_implementation = "sdpa"
+
+
+def test_the_probe_takes_the_likeliest_choice_of_each_question(model):
+    choices = ("red", "the light", "it")
+    items = [ProbeItem(question, choices, at) for at, question in enumerate(["what?", "who?"])]
+    right, surprise = probe(*model, items)
+    for at, item in enumerate(items):
+        nats = negative_log_likelihood(*model, [talk(item.question, one) for one in choices])
+        assert right[at] == (min(range(3), key=nats.__getitem__) == item.answer)
+        assert surprise[at] == pytest.approx(nats[item.answer], rel=1e-4)

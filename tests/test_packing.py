@@ -8,7 +8,15 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.chat import IGNORED, Example
 from qlora_kit.models import load
-from qlora_kit.packing import block_mask, length_groups, pack, padding_share, require_packable
+from qlora_kit.packing import (
+    block_mask,
+    is_packable,
+    length_groups,
+    pack,
+    padding_share,
+    require_packable,
+    share_prompts,
+)
 from qlora_kit.trainer import MicroBatchCollator, completion_loss
 
 
@@ -92,6 +100,24 @@ def test_every_example_is_packed_once_and_whole():
     assert not whole
 
 
+def test_a_shared_prompt_stands_once_and_each_answer_follows_it():
+    def example(prompt, answer):
+        ids = prompt + answer
+        return Example(ids, [IGNORED] * len(prompt) + answer, len(ids))
+
+    first, second = [7, 8, 9], [7, 8, 10]
+    made = [example(first, [1, 2]), example(second, [1]), example(first, [3]), example(first, [4])]
+    rows = share_prompts(made, 100)
+    assert len(rows) == 1  # the last token of a prompt is each answer's own
+    assert rows[0].input_ids == [7, 8, 9, 1, 2, 10, 1, 9, 3, 9, 4]
+    assert rows[0].position_ids == [0, 1, 2, 3, 4, 2, 3, 2, 3, 2, 3]
+    assert rows[0].segments == [0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
+    kept = [label for label in rows[0].labels if label != IGNORED]
+    assert kept == [1, 2, 1, 3, 4]
+    assert [len(row.input_ids) for row in share_prompts(made, 7)] == [7, 6]
+    assert [len(row.input_ids) for row in share_prompts(made, 0)] == [5, 4, 4, 4]
+
+
 def test_like_lengths_together_pad_less():
     lengths = [one % 97 + 3 for one in range(0, 5000, 37)]
     anyhow = [list(range(at, min(at + 8, len(lengths)))) for at in range(0, len(lengths), 8)]
@@ -105,7 +131,9 @@ def test_like_lengths_together_pad_less():
 
 def test_models_that_would_not_obey_the_mask_are_refused(model):
     require_packable(model)
+    assert is_packable(model)
     other = copy.deepcopy(model)
     other.config._attn_implementation = "eager"
     with pytest.raises(KitError, match="'eager'"):
         require_packable(other)
+    assert not is_packable(other)
