@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from logging import ERROR, getLogger
 from pathlib import Path, PurePosixPath
 
@@ -138,6 +139,26 @@ def gguf_folder(path: Path) -> Path:
         _convert(path, target)
 
     return _cached(folder.name, build, f"rm -r {folder}")
+
+
+def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
+    """The folder of a cached model's copy in 4 bits, one for each version of bitsandbytes.
+
+    Args:
+        source: a folder of `bundled_folder` or `gguf_folder`.
+        kind: names the format.
+        save: quantizes the model and saves it into the folder that it is given.
+
+    Returns:
+        The folder; None when it cannot be made or was damaged, since it only saves time.
+    """
+    origin = json.loads((source / _STAMP).read_text())["sha256"] + version("bitsandbytes")
+    name = f"{source.name}-{kind}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+    try:
+        return _cached(name, lambda scratch, target: save(target), "")
+    except Exception:  # each library has errors of its own
+        shutil.rmtree(cache_home() / name, ignore_errors=True)
+        return None
 
 
 def _cached(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError
-from .fetch import BUNDLED, bundled_folder, gguf_folder, quiet
+from .fetch import BUNDLED, bundled_folder, gguf_folder, quantized_folder, quiet
 from .hardware import Machine, cache_home, detect
 from .templates import show_new_template
 
@@ -109,7 +109,7 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
     machine = machine or detect()
     ref = resolve(name)
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     compute = getattr(torch, machine.compute_dtype)
     sixteen = compute if compute != torch.float32 else torch.bfloat16
@@ -124,7 +124,7 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
     }
     with _explained(ref):
         tokenizer = AutoTokenizer.from_pretrained(ref.location, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+        model = _load_weights(ref, precision, machine, arguments)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if ref.source != "bundled":
@@ -133,6 +133,30 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
     if machine.device == "cpu":
         _require_sound_blocks(model)
     return model.eval(), tokenizer
+
+
+def _load_weights(
+    ref: ModelRef, precision: str, machine: Machine, arguments: dict[str, Any]
+) -> Any:  # fmt: skip
+    """A model from its files, or from a copy in 4 bits: quicker, and never whole in memory."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def save(target: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+        model.save_pretrained(target)
+
+    ours = machine.device == "cpu" and ref.source in ("bundled", "gguf")  # lies in the kit's cache
+    copy = None
+    if ours and precision in ("nf4", "fp4"):
+        copy = quantized_folder(Path(ref.location), precision, save)
+    if copy is None:
+        return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+    config = AutoConfig.from_pretrained(copy)
+    config.quantization_config["bnb_4bit_compute_dtype"] = machine.compute_dtype
+    arguments = {**arguments, "config": config, "quantization_config": None}
+    model = AutoModelForCausalLM.from_pretrained(copy, **arguments)
+    model.name_or_path = model.config._name_or_path = ref.location  # the base that adapters name
+    return model
 
 
 def _quantization(precision: str, compute: Any) -> Any:

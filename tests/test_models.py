@@ -1,9 +1,12 @@
+import errno
+import json
 import shutil
 
 import pytest
 import torch
 
 from qlora_kit import KitError
+from qlora_kit.atomic import digest
 from qlora_kit.hardware import Machine
 from qlora_kit.models import free, load, resolve
 
@@ -82,6 +85,60 @@ def test_four_bits_are_double_quantized_and_compute_in_the_machines_dtype(tiny, 
     assert all(layer.weight.quant_state.nested for layer in layers)
     assert {layer.compute_dtype for layer in layers} == {getattr(torch, machine.compute_dtype)}
     assert model.model.embed_tokens.weight.dtype == torch.float32
+
+
+@pytest.fixture
+def cached(tiny, tmp_path, monkeypatch):
+    """A cache that holds the tiny model in the bundled one's place."""
+    monkeypatch.setenv("QLORA_KIT_CACHE", str(tmp_path))
+    home = tmp_path / "smollm2"
+    shutil.copytree(tiny, home)
+    (home / "qlora_kit.json").write_text(json.dumps({"sha256": digest(home / "model.safetensors")}))
+    return home
+
+
+def same(one, other):
+    """Whether two 4-bit models hold the same bits, scales and all."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(
+        torch.equal(weight, second[name]) for name, weight in first.items()
+    )
+
+
+@pytest.mark.parametrize("precision", ["nf4", "fp4"])
+def test_the_copy_in_4_bits_is_what_quantizing_gives(tiny, cached, precision):
+    fresh, _ = load(str(tiny), precision, SLOW_CPU)
+    for machine in (BF16_CPU, SLOW_CPU):  # made by the first, read by both
+        model, _ = load("smollm2", precision, machine)
+        assert same(model, fresh)
+        assert model.name_or_path == str(cached)  # what an adapter names as its base
+        layer = model.model.layers[0].mlp.up_proj
+        assert layer.compute_dtype == getattr(torch, machine.compute_dtype)
+    copies = [path for path in cached.parent.iterdir() if path.name.startswith("smollm2-")]
+    assert [path.name.split("-")[1] for path in copies] == [precision]
+
+
+def test_a_damaged_copy_is_not_used_and_made_again(tiny, cached):
+    fresh, _ = load(str(tiny), "nf4", SLOW_CPU)
+    load("smollm2", "nf4", SLOW_CPU)
+    weights = next(cached.parent.glob("smollm2-nf4-*/model.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    for _ in range(2):
+        assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
+    assert weights.read_bytes() == whole
+
+
+def test_without_room_for_a_copy_the_model_loads_all_the_same(tiny, cached, monkeypatch):
+    from transformers import LlamaForCausalLM
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fresh, _ = load(str(tiny), "nf4", SLOW_CPU)
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
+    assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
+    assert not list(cached.parent.glob("smollm2-nf4-*"))
 
 
 @pytest.mark.parametrize(
