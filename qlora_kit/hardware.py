@@ -1,6 +1,5 @@
 """What this machine is: its device, the dtype it is fast in, free memory, threads."""
 
-import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -309,12 +308,15 @@ def doctor_report(checks: list[Check]) -> dict[str, object]:
 
 def release_memory() -> None:
     """Collect garbage and return the memory that malloc holds for nobody to the system."""
-    import ctypes
     import gc
 
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Return the memory that malloc holds for nobody to the system."""
+    _malloc("malloc_trim", 0)
 
 
 def keep_freed_memory() -> bool:
@@ -325,15 +327,8 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether this C library could be told so (glibc can).
     """
-    import ctypes
-
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = ((mmap_threshold, 1 << 25), (trim_threshold, 1 << 30), (top_pad, 1 << 26))
-    return all(mallopt(name, value) == 1 for name, value in settings)
+    settings = {-3: 1 << 25, -1: 1 << 30, -2: 1 << 26}  # M_{MMAP,TRIM}_THRESHOLD, M_TOP_PAD
+    return all(_malloc("mallopt", name, value) == 1 for name, value in settings.items())
 
 
 def share_freed_memory() -> None:
@@ -342,7 +337,14 @@ def share_freed_memory() -> None:
     By default many threads have one each, and what one has freed no other can take: a server
     that reads long prompts in a pool of threads would grow with each of them.
     """
+    _malloc("mallopt", -8, 2)  # M_ARENA_MAX of malloc.h
+
+
+def _malloc(function: str, *arguments: int) -> int:
+    """Call what glibc adds to malloc; 0 where another C library has no such function."""
     import ctypes
 
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
-        ctypes.CDLL("libc.so.6").mallopt(-8, 2)  # M_ARENA_MAX of malloc.h
+    try:
+        return int(getattr(ctypes.CDLL("libc.so.6"), function)(*arguments))
+    except (OSError, AttributeError):
+        return 0

@@ -23,7 +23,7 @@ from trl import SFTTrainer
 
 from . import KitError, checkpoint, fused, parallel
 from .chat import IGNORED, Example
-from .hardware import Machine, release_memory
+from .hardware import Machine, trim_memory
 from .loss import completion_loss
 from .packing import block_mask, pack
 from .qlora import cached_when_it_fits
@@ -214,7 +214,7 @@ class KitTrainer(SFTTrainer):
         self.tokens += inputs["tokens"]
         self._judge(total)
         if len(self.losses) % _TIDY_STEPS == 0:
-            release_memory()
+            trim_memory()
         return torch.tensor(total, device=self.args.device)
 
     def _judge(self, loss: float) -> None:

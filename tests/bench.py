@@ -18,12 +18,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from qlora_kit.chat import encode
 from qlora_kit.config import TrainConfig
 from qlora_kit.data import Conversation, bundled_data, read
-from qlora_kit.hardware import detect, peak_rss_gb, versions
+from qlora_kit.hardware import Machine, detect, peak_rss_gb, versions
 from qlora_kit.memory_terms import adapter_parameters, cpu_settings
 from qlora_kit.model_sizes import find_shape
 
@@ -45,10 +46,16 @@ def manual_sections(count: int) -> list[Conversation]:
     return rows[::step][:count]
 
 
-def config(folder: str, steps: int, batch_size: int) -> TrainConfig:
+def config(folder: str, steps: int, batch_size: int, dtype: str | None = None) -> TrainConfig:
     return TrainConfig(data="bench", output=folder, max_steps=steps, batch_size=batch_size,
                        learning_rate=LEARNING_RATE, schedule="constant", warmup=0.0,
-                       beta2=0.999)  # fmt: skip
+                       beta2=0.999, compute_dtype=dtype)  # fmt: skip
+
+
+def machine_of(dtype: str | None) -> Machine:
+    """This machine, or one whose products are in another dtype."""
+    machine = detect()
+    return replace(machine, compute_dtype=dtype) if dtype else machine
 
 
 class StepClock:
@@ -84,7 +91,7 @@ def train_ours(rows: list[Conversation], settings: TrainConfig) -> tuple[StepClo
     from qlora_kit.hardware import keep_freed_memory, release_memory
     from qlora_kit.train import build_trainer
 
-    machine = detect()
+    machine = machine_of(settings.compute_dtype)
     folder = Path(settings.output)
     trainer = build_trainer(settings, rows, machine, folder, progress=False)
     release_memory()
@@ -174,9 +181,9 @@ def gflop_per_token(rank: int, label_share: float) -> float:
     return (frozen + 6 * adapter_parameters(shape, cpu_settings(rank=rank))) / 1e9
 
 
-def child(variant: str, rows: list[Conversation], steps: int, batch_size: int) -> None:
+def child(variant: str, rows: list[Conversation], arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        settings = config(folder, steps, batch_size)
+        settings = config(folder, arguments.steps, arguments.batch_size, arguments.compute_dtype)
         if variant == "ours":
             result = run_ours(rows, settings)
         else:
@@ -208,7 +215,7 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
     steps = 1 if variant == "trl_documented" else arguments.steps
     command = [sys.executable, "-m", "tests.bench", "--child", variant, "--steps", str(steps),
                "--batch-size", str(arguments.batch_size)]  # fmt: skip
-    for name in ("data", "prompt_field", "completion_field"):
+    for name in ("data", "prompt_field", "completion_field", "compute_dtype"):
         if getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", getattr(arguments, name)]
     result = result_of(command, variant)
@@ -258,6 +265,7 @@ def main() -> None:
     parser.add_argument("--data", help="rows to train on instead of the bundled manual")
     parser.add_argument("--prompt-field")
     parser.add_argument("--completion-field")
+    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), help="of ours")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -268,7 +276,7 @@ def main() -> None:
             if arguments.data
             else manual_sections(count)
         )
-        child(arguments.child, rows, arguments.steps, arguments.batch_size)
+        child(arguments.child, rows, arguments)
         return
     print(f"{detect()}\n{', '.join(f'{n} {v}' for n, v in versions().items())}", flush=True)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
@@ -277,7 +285,7 @@ def main() -> None:
             results[variant].append(measure(variant, arguments))
     results["trl_documented"].append(measure("trl_documented", arguments))
     board = {name: combine(found) for name, found in results.items()}
-    peak = matmul_gflops(detect().compute_dtype)
+    peak = matmul_gflops(machine_of(arguments.compute_dtype).compute_dtype)
     with busy_neighbor():
         beside = measure("ours", arguments)["tokens_per_second"]
     share = beside / board["ours"]["tokens_per_second"]
