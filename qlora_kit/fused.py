@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from .loss import bare_head
 from .qlora import AdaptedLinear, is_plain
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")  # built as above
@@ -181,25 +182,24 @@ def fused_layers(model: Any, dtype: torch.dtype) -> Iterator[bool]:
         Whether the model is fused; everything is put back on leaving.
     """
     layers = [module for module in model.modules() if type(module).__name__ in _LAYERS]
-    head = model.get_output_embeddings()
-    if not (layers and all(map(_can_fuse, layers)) and _is_bare(head)):
+    if not (layers and all(map(_can_fuse, layers))):
         yield False
         return
-    try:
-        for layer in layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            layer.dense_in = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
-            layer.dense_up = _joined([mlp.gate_proj, mlp.up_proj])
-            layer.forward = types.MethodType(_forward, layer)
-        head.dense = head.weight.detach().to(dtype)
-        head.forward = lambda h: h
-        yield True
-    finally:
-        for layer in layers:
-            for name in ("dense_in", "dense_up", "forward"):
-                layer.__dict__.pop(name, None)
-        head.__dict__.pop("dense", None)
-        head.__dict__.pop("forward", None)
+    with bare_head(model, dtype) as bare:
+        if not bare:
+            yield False
+            return
+        try:
+            for layer in layers:
+                attention, mlp = layer.self_attn, layer.mlp
+                layer.dense_in = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
+                layer.dense_up = _joined([mlp.gate_proj, mlp.up_proj])
+                layer.forward = types.MethodType(_forward, layer)
+            yield True
+        finally:
+            for layer in layers:
+                for name in ("dense_in", "dense_up", "forward"):
+                    layer.__dict__.pop(name, None)
 
 
 def _linears(layer: Any) -> list[Any]:
@@ -222,10 +222,6 @@ def _is_ready(linear: Any) -> bool:
     names = list(getattr(linear, "active_adapters", []))
     dense = getattr(getattr(linear, "base_layer", None), "dense", None)
     return dense is not None and len(names) == 1 and is_plain(linear, names[0])
-
-
-def _is_bare(head: Any) -> bool:
-    return type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
 
 
 def _joined(linears: Sequence[Any]) -> torch.Tensor:

@@ -24,7 +24,7 @@ from trl import SFTTrainer
 from . import KitError, checkpoint, fused, parallel
 from .chat import IGNORED, Example
 from .hardware import Machine, trim_memory
-from .loss import completion_loss
+from .loss import bare_head, completion_loss
 from .packing import block_mask, pack
 from .qlora import cached_when_it_fits
 from .run_folder import with_room
@@ -175,11 +175,14 @@ class KitTrainer(SFTTrainer):
     def sped_up(self, machine: Machine) -> Iterator[None]:
         """Train inside: on a CPU with cached weights, fused layers, micro-batches side by side.
 
+        On a GPU, and in low memory, with head and loss in one, which never holds all logits.
+
         Args:
             machine: decides, with the memory that is free now.
         """
-        if self.low_memory:
-            yield
+        if self.low_memory or machine.device != "cpu":
+            with bare_head(self.model):
+                yield
             return
         dtype = getattr(torch, machine.compute_dtype)
         with cached_when_it_fits(self.model, machine), fused.fused_layers(self.model, dtype) as on:
