@@ -5,8 +5,11 @@ neighbor waits long. Threads that each take the next micro-batch never wait for 
 what torch does on one core anyway they do on all.
 """
 
+import os
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
 import torch
@@ -31,21 +34,31 @@ def accumulate(
     threads = torch.get_num_threads()
 
     def work(batch: Any) -> tuple[float, tuple[torch.Tensor, ...]]:
+        torch.set_num_threads(max(1, threads // WORKERS))
         loss = loss_of(batch)
         return loss.item(), torch.autograd.grad(loss, parameters)
 
     total = 0.0
+    pool = _pool(os.getpid())
+    futures = deque(pool.submit(work, batch) for batch in batches)
     try:
-        with ThreadPoolExecutor(
-            WORKERS, initializer=torch.set_num_threads, initargs=(max(1, threads // WORKERS),)
-        ) as pool:
-            for loss, gradients in pool.map(work, batches):
-                total += loss
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    if parameter.grad is None:
-                        parameter.grad = gradient
-                    else:
-                        parameter.grad += gradient
+        while futures:
+            loss, gradients = futures.popleft().result()
+            total += loss
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                else:
+                    parameter.grad += gradient
     finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
         torch.set_num_threads(threads)  # MKL's number is the process's, not the thread's
     return total
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The same threads at every step: what malloc keeps for one of them no other can take."""
+    return ThreadPoolExecutor(WORKERS, thread_name_prefix="micro-batch")

@@ -61,3 +61,33 @@ def test_an_error_reaches_the_caller_and_the_threads_are_as_before():
     with pytest.raises(ValueError, match="bad micro-batch"):
         accumulate([parameter], loss_of, batches)
     assert torch.get_num_threads() == threads
+
+
+def test_all_steps_run_in_the_same_threads():
+    """Each new thread may get a heap of its own, and what another has freed it cannot take."""
+    parameter, batches = model_and_batches()
+    seen = set()
+
+    def loss_of(batch):
+        seen.add(threading.get_ident())
+        return (batch @ parameter).sum()
+
+    for _ in range(10):
+        accumulate([parameter], loss_of, batches)
+    assert len(seen) <= WORKERS
+
+
+def test_an_error_waits_for_the_other_micro_batches():
+    parameter, batches = model_and_batches()
+    ended = []
+
+    def loss_of(batch):
+        if batch is batches[0]:
+            raise ValueError("bad micro-batch")
+        time.sleep(0.1)
+        ended.append(batch)
+        return (batch @ parameter).sum()
+
+    with pytest.raises(ValueError, match="bad micro-batch"):
+        accumulate([parameter], loss_of, batches[:WORKERS])
+    assert len(ended) == WORKERS - 1
