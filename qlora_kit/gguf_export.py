@@ -6,6 +6,7 @@ transformers turns its two halves.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,21 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _named(name: str, config: Any) -> str:
-    import gguf
-
     architecture, _ = architecture_of(config)
-    number = {text: arch for arch, text in gguf.MODEL_ARCH_NAMES.items()}[architecture]
-    names = gguf.get_tensor_name_map(number, config.num_hidden_layers)
+    names = _names(architecture, config.num_hidden_layers)
     found = names.get_name(name, try_suffixes=(".weight", ".bias"))
     if found is None:
         raise KitError(f"llama.cpp's {architecture} has no tensor for {name}. Merge instead.")
     return found
+
+
+@cache
+def _names(architecture: str, layers: int) -> Any:
+    """All names of a model, which take as long to make as a tensor to write."""
+    import gguf
+
+    number = {text: arch for arch, text in gguf.MODEL_ARCH_NAMES.items()}[architecture]
+    return gguf.get_tensor_name_map(number, layers)
 
 
 def _placed(layer: str, values: Any, config: Any) -> Any:

@@ -20,6 +20,7 @@ from . import KitError
 from .chat import IGNORED, encode, render, stop_ids
 from .data import Conversation
 from .evaluate import MAX_NEW_TOKENS, Answer, generate, ready
+from .gguf_header import read_gguf_header
 
 # Where tokenizers differ: emoji of several code points, code, digits, spaces, other scripts.
 TOKEN_TEXTS = (
@@ -257,6 +258,4 @@ def llama_cpp(
 
 
 def _vocabulary(path: Path) -> int:
-    from gguf import GGUFReader
-
-    return len(GGUFReader(path).fields["tokenizer.ggml.tokens"].data)
+    return len(read_gguf_header(path, sizes=False).metadata["tokenizer.ggml.tokens"])
