@@ -127,8 +127,7 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
         model = _load_weights(ref, precision, machine, arguments)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if ref.source != "bundled":
-        show_new_template(ref.name, tokenizer.chat_template)
+    show_new_template(ref.name, tokenizer.chat_template, own=ref.source == "bundled")
     _keep_packing(model)
     if machine.device == "cpu":
         _require_sound_blocks(model)
