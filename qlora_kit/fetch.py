@@ -142,7 +142,7 @@ def gguf_folder(path: Path) -> Path:
 
 
 def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
-    """The folder of a cached model's copy in 4 bits, one for each version of bitsandbytes.
+    """The folder of a cached model's copy in 4 bits, one for each version of the libraries.
 
     Args:
         source: a folder of `bundled_folder` or `gguf_folder`.
@@ -150,24 +150,33 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
         save: quantizes the model and saves it into the folder that it is given.
 
     Returns:
-        The folder; None when it cannot be made or was damaged, since it only saves time.
+        The folder; None when it cannot be made, since it only saves time.
     """
-    origin = json.loads((source / _STAMP).read_text())["sha256"] + version("bitsandbytes")
+    weights = json.loads((source / _STAMP).read_text())["sha256"]
+    origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
     name = f"{source.name}-{kind}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
-    try:
-        return _cached(name, lambda scratch, target: save(target), "")
-    except Exception:  # each library has errors of its own
-        shutil.rmtree(cache_home() / name, ignore_errors=True)
-        return None
+    home = cache_home() / "quantized"
+    for _ in range(2):
+        try:
+            return _cached(name, lambda scratch, target: save(target), "", home=home)
+        except Exception:  # each library has errors of its own
+            if not (home / name).exists():
+                return None
+            shutil.rmtree(home / name, ignore_errors=True)  # damaged
+    return None
 
 
 def _cached(
-    name: str, build: Callable[[Path, Path], None], mend: str, weights: str = "model.safetensors"
+    name: str,
+    build: Callable[[Path, Path], None],
+    mend: str,
+    weights: str = "model.safetensors",
+    home: Path | None = None,
 ) -> Path:
     """Build a folder once: one process at a time, in a scratch folder, renamed when whole."""
     from filelock import FileLock
 
-    home = cache_home()
+    home = home or cache_home()
     final = home / name
     with _room_in(home):
         home.mkdir(parents=True, exist_ok=True)

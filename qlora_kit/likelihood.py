@@ -112,7 +112,7 @@ def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[f
         for rows in cut([vars(row) for row in packs], _SCORING_TOKENS):
             segments = stack(rows, "segments", 0)
             seen = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
-            if any(len(set(row["segments"])) > 2 for row in rows):
+            if any(len({*row["segments"]} - {0}) > 1 for row in rows):
                 seen["attention_mask"] = block_mask(segments, shared=0)
                 seen["position_ids"] = stack(rows, "position_ids", 0)
             targets = stack(rows, "labels", IGNORED)[:, 1:]

@@ -7,6 +7,7 @@ folder with safetensors, or a GGUF file. No remote code is ever run, and no pick
 import difflib
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 from . import KitError
 from .fetch import BUNDLED, bundled_folder, gguf_folder, quantized_folder, quiet
-from .hardware import Machine, cache_home, detect
+from .hardware import Machine, cache_home, detect, release_memory
 from .templates import show_new_template
 
 PRECISIONS = ("nf4", "fp4", "int8", "16bit", "32bit")
@@ -141,8 +142,8 @@ def _load_weights(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     def save(target: Path) -> None:
-        model = AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
-        model.save_pretrained(target)
+        AutoModelForCausalLM.from_pretrained(ref.location, **arguments).save_pretrained(target)
+        release_memory()
 
     ours = machine.device == "cpu" and ref.source in ("bundled", "gguf")  # lies in the kit's cache
     copy = None
@@ -150,10 +151,14 @@ def _load_weights(
         copy = quantized_folder(Path(ref.location), precision, save)
     if copy is None:
         return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
-    config = AutoConfig.from_pretrained(copy)
-    config.quantization_config["bnb_4bit_compute_dtype"] = machine.compute_dtype
-    arguments = {**arguments, "config": config, "quantization_config": None}
-    model = AutoModelForCausalLM.from_pretrained(copy, **arguments)
+    try:
+        config = AutoConfig.from_pretrained(copy)
+        config.quantization_config["bnb_4bit_compute_dtype"] = machine.compute_dtype
+        given = {**arguments, "config": config, "quantization_config": None}
+        model = AutoModelForCausalLM.from_pretrained(copy, **given)
+    except Exception:  # each library has errors of its own; the next load makes another copy
+        shutil.rmtree(copy, ignore_errors=True)
+        return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
     model.name_or_path = model.config._name_or_path = ref.location  # the base that adapters name
     return model
 

@@ -120,11 +120,15 @@ def require_packable(model: Any) -> None:
     Raises:
         KitError: its attention takes no mask of this form, or it has layers without attention.
     """
+    config = model.config.get_text_config()
     attention = getattr(model.config, "_attn_implementation", None)
-    if attention != "sdpa" or getattr(model.config, "sliding_window", None):
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    whole = kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
+    if attention != "sdpa" or not whole:
         raise KitError(
-            f"Packing needs full attention through torch's scaled_dot_product_attention; this "
-            f"model uses {attention!r}. Train it without packing."
+            "Packing needs full attention in every layer, through torch's "
+            f"scaled_dot_product_attention; this model uses {attention!r} in layers of "
+            f"{', '.join(sorted(kinds))}. Train it without packing."
         )
     if getattr(model, "_is_stateful", False):
         raise KitError("A model with a recurrent state sees across examples; do not pack for it.")

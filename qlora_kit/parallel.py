@@ -43,7 +43,8 @@ def accumulate(
     futures = deque(pool.submit(work, batch) for batch in batches)
     try:
         while futures:
-            loss, gradients = futures.popleft().result()
+            loss, gradients = futures[0].result()
+            futures.popleft()  # after, so that whoever interrupts waits for it, too
             total += loss
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if parameter.grad is None:

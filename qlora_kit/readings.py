@@ -245,11 +245,12 @@ def llama_cpp(
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(
         1, (os.cpu_count() or 1) // 2
     )
+    vocabulary = _vocabulary(Path(path))
     try:
         server = xllamacpp.Server(params)
     except Exception as problem:
         raise KitError(f"llama.cpp cannot load {path}: {problem}") from problem
-    held = LlamaCpp(server, _vocabulary(Path(path)))
+    held = LlamaCpp(server, vocabulary)
     del server
     try:
         yield held
@@ -258,4 +259,7 @@ def llama_cpp(
 
 
 def _vocabulary(path: Path) -> int:
-    return len(read_gguf_header(path, sizes=False).metadata["tokenizer.ggml.tokens"])
+    tokens = read_gguf_header(path, sizes=False).metadata.get("tokenizer.ggml.tokens")
+    if tokens is None:
+        raise KitError(f"{path} holds no tokens; llama.cpp cannot answer from it.")
+    return len(tokens)

@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 
-from qlora_kit.chat import encode
+from qlora_kit.chat import IGNORED, Example, encode
 from qlora_kit.data import DataError
-from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, perplexity, probe
+from qlora_kit.likelihood import (
+    ProbeItem,
+    _label_scores,
+    negative_log_likelihood,
+    perplexity,
+    probe,
+)
 from qlora_kit.models import load
 
 TEXT = "what is the color of the light and who is asking for it again "
@@ -77,6 +83,14 @@ def test_answers_to_one_prompt_score_as_each_alone(model):
         scored = losses(model[0], example.input_ids)[-example.learned - 1 : -1]
         alone.append(scored.mean().item())  # the template ends with a line break after the stop
     assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_prompt_of_one_token_keeps_its_answers_apart(model):
+    """Each answer begins with it, and they must not meet."""
+    made = [Example([7, *answer], [IGNORED, *answer], 1 + len(answer)) for answer in
+            ([9, 11, 2], [30, 31, 32, 2])]  # fmt: skip
+    alone = [_label_scores(*model, [example])[0] for example in made]
+    assert _label_scores(*model, made) == pytest.approx(alone, rel=1e-4)
 
 
 def test_a_model_that_takes_no_mask_gives_the_same_scores(model):

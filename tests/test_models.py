@@ -114,19 +114,20 @@ def test_the_copy_in_4_bits_is_what_quantizing_gives(tiny, cached, precision):
         assert model.name_or_path == str(cached)  # what an adapter names as its base
         layer = model.model.layers[0].mlp.up_proj
         assert layer.compute_dtype == getattr(torch, machine.compute_dtype)
-    copies = [path for path in cached.parent.iterdir() if path.name.startswith("smollm2-")]
+    copies = list((cached.parent / "quantized").glob("smollm2-*"))
     assert [path.name.split("-")[1] for path in copies] == [precision]
 
 
 def test_a_damaged_copy_is_not_used_and_made_again(tiny, cached):
     fresh, _ = load(str(tiny), "nf4", SLOW_CPU)
     load("smollm2", "nf4", SLOW_CPU)
-    weights = next(cached.parent.glob("smollm2-nf4-*/model.safetensors"))
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    for _ in range(2):
-        assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
-    assert weights.read_bytes() == whole
+    copy = next((cached.parent / "quantized").glob("smollm2-nf4-*"))
+    for name in ("model.safetensors", "config.json"):
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole[:-9])
+        for _ in range(2):  # that of a damaged config is only seen when it is read
+            assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
+        assert (copy / name).read_bytes() == whole
 
 
 def test_without_room_for_a_copy_the_model_loads_all_the_same(tiny, cached, monkeypatch):
@@ -138,7 +139,7 @@ def test_without_room_for_a_copy_the_model_loads_all_the_same(tiny, cached, monk
     fresh, _ = load(str(tiny), "nf4", SLOW_CPU)
     monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", full)
     assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
-    assert not list(cached.parent.glob("smollm2-nf4-*"))
+    assert not list((cached.parent / "quantized").glob("smollm2-nf4-*"))
 
 
 @pytest.mark.parametrize(

@@ -137,3 +137,6 @@ def test_models_that_would_not_obey_the_mask_are_refused(model):
     with pytest.raises(KitError, match="'eager'"):
         require_packable(other)
     assert not is_packable(other)
+    other.config._attn_implementation = "sdpa"
+    other.config.layer_types = ["full_attention", "conv"]  # reads across examples
+    assert not is_packable(other)

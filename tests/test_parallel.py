@@ -1,3 +1,4 @@
+import signal
 import threading
 import time
 
@@ -69,12 +70,29 @@ def test_all_steps_run_in_the_same_threads():
     seen = set()
 
     def loss_of(batch):
-        seen.add(threading.get_ident())
+        seen.add(threading.current_thread())  # an ident would be used again
         return (batch @ parameter).sum()
 
     for _ in range(10):
         accumulate([parameter], loss_of, batches)
     assert len(seen) <= WORKERS
+
+
+def test_an_interruption_waits_for_the_running_micro_batches():
+    parameter, batches = model_and_batches()
+    begun, ended = [], []
+
+    def loss_of(batch):
+        begun.append(batch)
+        if len(begun) == 1:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+        ended.append(batch)
+        return (batch @ parameter).sum()
+
+    with pytest.raises(KeyboardInterrupt):
+        accumulate([parameter], loss_of, batches)
+    assert len(ended) == len(begun) < len(batches)
 
 
 def test_an_error_waits_for_the_other_micro_batches():

@@ -44,11 +44,16 @@ def test_a_reading_in_llama_cpp_is_that_of_transformers(tuned, gguf, rows):
     assert all(answer.stopped for answer in theirs.answers)
 
 
-def test_llama_cpp_that_cannot_load_says_so(tmp_path, monkeypatch):
+def test_llama_cpp_that_cannot_load_says_so(gguf, tmp_path, monkeypatch):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF and then nothing")
     with (
-        pytest.raises(KitError, match=r"cannot load .*bad\.gguf"),
+        pytest.raises(KitError, match=r"bad\.gguf is not a sound GGUF file"),
         llama_cpp(tmp_path / "bad.gguf"),
+    ):
+        pass
+    with (
+        pytest.raises(KitError, match="cannot load"),
+        llama_cpp(gguf, adapter=tmp_path / "bad.gguf"),
     ):
         pass
     monkeypatch.setitem(__import__("sys").modules, "xllamacpp", None)

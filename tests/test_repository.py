@@ -72,8 +72,8 @@ def test_modules_stay_small_and_documented(path):
 
 def test_modules_import_only_from_their_left():
     order = ["__init__", "hardware", "atomic", "templates", "gguf_header", "fetch", "models",
-             "quantize", "lora", "qlora", "fused", "parallel", "model_sizes", "memory_terms",
-             "memory", "config", "weights", "manifest", "trust", "adapters", "chat", "loss",
+             "quantize", "lora", "qlora", "chat", "loss", "fused", "parallel", "model_sizes",
+             "memory_terms", "memory", "config", "weights", "manifest", "trust", "adapters",
              "packing", "embeddings", "rows",
              "data", "documents", "findings", "similarity", "contradictions", "duplicates",
              "personal_data", "answers", "outliers", "audit", "checkpoint", "run_folder",

@@ -17,9 +17,9 @@ Scoped = tuple[ast.AST, dict[str, str], dict[str, set[str]]]
 # transformers' from_pretrained takes these out of **kwargs, where no signature shows them;
 # a test looks each of them up in the installed source.
 FROM_PRETRAINED = frozenset({
-    "attn_implementation", "cache_dir", "device_map", "dtype", "gguf_file", "local_files_only",
-    "max_memory", "padding_side", "quantization_config", "revision", "subfolder", "token",
-    "trust_remote_code", "use_safetensors",
+    "attn_implementation", "cache_dir", "config", "device_map", "dtype", "gguf_file",
+    "local_files_only", "max_memory", "padding_side", "quantization_config", "revision",
+    "subfolder", "token", "trust_remote_code", "use_safetensors",
 })  # fmt: skip
 
 
