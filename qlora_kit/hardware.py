@@ -103,9 +103,12 @@ def fast_cuda_dtype(capability: tuple[int, int]) -> str:
 
 
 def detect() -> Machine:
-    """Look at this machine: CUDA, else MPS, else CPU."""
+    """Look at this machine: CUDA, else MPS, else CPU; and make its functions ready for threads."""
     import torch
 
+    from .parallel import settle_functions
+
+    settle_functions()
     free, total = main_memory()
     common: dict[str, Any] = {
         "cores": usable_cores(),
@@ -218,8 +221,7 @@ def doctor() -> list[Check]:
     Returns:
         One check a subject; any with status "fail" means that training cannot work.
     """
-    found = versions()
-    missing = [name for name, version in found.items() if version == "missing"]
+    found, missing = versions(), [n for n, v in versions().items() if v == "missing"]
     checks = [
         Check("packages", "ok", ", ".join(f"{n} {v}" for n, v in found.items()))
         if not missing
@@ -296,12 +298,10 @@ def doctor_report(checks: list[Check]) -> dict[str, object]:
     Returns:
         {"ok", "versions", "machine", "checks"}.
     """
-    ok = all(check.status != "fail" for check in checks)
-    machine = asdict(detect()) if versions()["torch"] != "missing" else None
     return {
-        "ok": ok,
+        "ok": all(check.status != "fail" for check in checks),
         "versions": versions(),
-        "machine": machine,
+        "machine": asdict(detect()) if versions()["torch"] != "missing" else None,
         "checks": [asdict(check) for check in checks],
     }
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+_MKL_FUNCTIONS = ("acos", "asin", "atan", "cos", "erf", "erfc", "exp", "expm1", "log", "log10",
+                  "log1p", "log2", "sin", "sqrt", "tan", "tanh")  # fmt: skip
 WORKERS = 2  # each holds a micro-batch's activations, so that the budget is split among them
 
 
@@ -60,6 +62,20 @@ def accumulate(
 
 
 @cache
+def settle_functions() -> None:
+    """Call MKL's elementary functions once each, before several threads call them at a time.
+
+    MKL 2024.2, which torch 2.13 brings, chooses each one's kernel in its first call. Where two
+    threads make that call together, one of them may use a kernel of far lower accuracy, and a
+    training is not repeated to the bit (pytorch/pytorch#188792).
+    """
+    for dtype in (torch.float32, torch.float64):
+        for name in _MKL_FUNCTIONS:
+            getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))
+
+
+@cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """The same threads at every step: what malloc keeps for one of them no other can take."""
+    settle_functions()
     return ThreadPoolExecutor(WORKERS, thread_name_prefix="micro-batch")

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from qlora_kit import parallel
 from qlora_kit.parallel import WORKERS, accumulate
 
 
@@ -113,3 +114,22 @@ def test_an_error_waits_for_the_other_micro_batches():
     with pytest.raises(ValueError, match="bad micro-batch"):
         accumulate([parameter], loss_of, batches[:WORKERS])
     assert len(ended) == WORKERS - 1
+
+
+def test_no_function_of_mkl_is_first_called_by_two_threads(monkeypatch):
+    """Such a first call gave wrong digits in some fresh processes (pytorch/pytorch#188792)."""
+    parameter, batches = model_and_batches()
+    calls, cosine = [], torch.cos
+    parallel.settle_functions.cache_clear()
+    parallel._pool.cache_clear()
+
+    def recorded(x):
+        calls.append((threading.current_thread(), x.dtype))
+        return cosine(x)
+
+    monkeypatch.setattr(torch, "cos", recorded)
+    for _ in range(2):
+        accumulate([parameter], lambda batch: torch.cos(batch @ parameter).sum(), batches[:WORKERS])
+    here = threading.main_thread()
+    assert calls[:2] == [(here, torch.float32), (here, torch.float64)]
+    assert len(calls) == 2 + 2 * WORKERS

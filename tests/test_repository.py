@@ -71,8 +71,8 @@ def test_modules_stay_small_and_documented(path):
 
 
 def test_modules_import_only_from_their_left():
-    order = ["__init__", "hardware", "atomic", "templates", "gguf_header", "fetch", "models",
-             "quantize", "lora", "qlora", "chat", "loss", "fused", "parallel", "model_sizes",
+    order = ["__init__", "parallel", "hardware", "atomic", "templates", "gguf_header", "fetch",
+             "models", "quantize", "lora", "qlora", "chat", "loss", "fused", "model_sizes",
              "memory_terms", "memory", "config", "weights", "manifest", "trust", "adapters",
              "packing", "embeddings", "rows",
              "data", "documents", "findings", "similarity", "contradictions", "duplicates",
