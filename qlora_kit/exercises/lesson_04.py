@@ -28,6 +28,9 @@ def labels_of(answer: Any) -> str:
         raise Hint(f"For {len(tokens)} tokens there are {len(tokens)} labels, not {len(labels)}.")
     if labels != [-100, -100, 13, 14, 15, -100]:
         raise Hint("Where is_answer is true the label is the token itself, elsewhere -100.")
+    talk = [True, False, False, True, True]
+    if list(call(answer, [5, 6, 7, 8, 9], talk)) != [5, -100, -100, 8, 9]:
+        raise Hint("A talk has several answers: what lies between two of them is not learned.")
     return "Tokens and labels lie side by side, and one number tells the loss to look away."
 
 
@@ -48,6 +51,8 @@ def share_of_padding(answer: Any) -> str:
         raise Hint("Rows are padded to the longest of the batch; with the mean, nothing is left.")
     if not near(given, 0.3):
         raise Hint(f"For lengths of 40, 60, 80 and 100 it should be 0.3; yours gives {given:.3g}.")
+    if not near(number(call(answer, [60, 100, 30, 90, 50])), 0.34):
+        raise Hint("It is right for sorted lengths only: a batch comes in any order and number.")
     alone = number(call(answer, [7, 7]))
     if abs(alone) > 1e-9:
         raise Hint(f"Rows of equal length need no padding; yours gives {alone:.3g} for them.")

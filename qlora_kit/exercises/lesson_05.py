@@ -44,6 +44,8 @@ def f1_of(answer: Any) -> str:
             raise Hint(hint)
     if not math.isclose(given, 2 * common / (len(said) + len(wanted))):
         raise Hint("F1 is twice the common words over the words of both together.")
+    if not math.isclose(number(call(answer, ["on", "and", "on"], ["on", "on"])), 4 / 5):
+        raise Hint("A word that both have twice counts twice, here 'on'.")
     if number(call(answer, ["no"], ["yes"])) != 0:
         raise Hint("Without a common word F1 is 0.")
     return "It forgives order and wording a little, and punishes rambling: long answers lose."
@@ -51,7 +53,7 @@ def f1_of(answer: Any) -> str:
 
 def what_happened(answer: Any) -> str:
     """05.3: which word fits falling training loss with rising held-out loss."""
-    given = str(answer).strip().lower()
+    given = str(answer).strip().lower().rstrip(".")
     if given == "learned":
         raise Hint("Learning would help on questions it has not seen; those got worse.")
     if given == "diverged":

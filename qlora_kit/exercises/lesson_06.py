@@ -27,6 +27,8 @@ def kept_figures(answer: Any) -> str:
         raise Hint("8 counts as kept when the voice says 18: compare whole figures, not letters.")
     if not near(call(answer, "It holds 1.5 liters for $20.", "It holds 5 liters. $20."), 1 / 2):
         raise Hint("1.5 is one figure, not a 1 and a 5: figures(text) finds them.")
+    if not near(call(answer, "2 ropes and 2 lamps.", "2 lamps."), 1 / 2):
+        raise Hint("A figure that stands there twice is kept twice or lost once: use a Counter.")
     return "One number a text: now paired_bootstrap can tell whether a model loses figures."
 
 

@@ -26,6 +26,8 @@ def p_value(answer: Any) -> str:
         raise Hint("It must not matter which model is named first: use the smaller of b and c.")
     if number(call(answer, 3, 3)) > 1:
         raise Hint("For an even split doubling counts the middle twice: a p-value ends at 1.")
+    if not all(near(call(answer, even, even), 1) for even in (0, 3)):
+        raise Hint("Every other split is as uneven as half and half or more: there it is 1.")
     return "Tickets that both or neither got right do not enter: they say nothing about a gap."
 
 
@@ -59,12 +61,12 @@ def _spread(values: list[float], lost: int) -> float:
 
 
 def conclusion(answer: Any) -> str:
-    """07.3: what 0.4 points on 200 questions without an interval say."""
-    given = str(answer).strip().lower()
+    """07.3: what half a point on 200 questions without an interval say."""
+    given = str(answer).strip().lower().rstrip(".")
     if given == "no loss":
         raise Hint("A difference near zero with a wide interval also allows a loss of points.")
     if given == "a loss":
-        raise Hint("0.4 points of 200 is less than one question; chance alone moves more.")
+        raise Hint("Half a point of 200 is a single question; chance alone moves more.")
     if given != "cannot tell":
         raise Hint('Answer with "no loss", "a loss" or "cannot tell".')
     return "Ask for the interval. 'Not seen' and 'not there' are two different things."

@@ -17,7 +17,7 @@ def dose(answer: Any) -> str:
             raise Hint(hint)
     if not near(answer, 0.06):
         raise Hint("Her rows are a fifth of the set, and 30 % of those are wrong.")
-    return "You measured what such a dose does. One careless hand in five is enough to see."
+    return "One careless hand in five: the curve above says what about such a dose does."
 
 
 def contradicting(answer: Any) -> str:
@@ -38,12 +38,14 @@ def contradicting(answer: Any) -> str:
         raise Hint("Row 7 is a copy of row 6, but row 2 said something else before both.")
     if found != [4, 6, 7]:
         raise Hint(f"For the check's seven rows it should be [4, 6, 7]; yours gives {found}.")
+    if sorted(call(answer, [("a", "x"), ("a", "z"), ("a", "x")])) != [2, 3]:
+        raise Hint("The last of x, z, x repeats the first, and contradicts the one between.")
     return "The kit's audit does this for questions that are only nearly the same, too."
 
 
 def invisible(answer: Any) -> str:
-    """08.3: which flaw no audit of the text alone can find."""
-    given = str(answer).strip().lower().removeprefix("a ")
+    """08.3: which flaw the audit does not find with both files at hand."""
+    given = str(answer).strip().lower().rstrip(".").removeprefix("a ")
     if given == "copy":
         raise Hint("A copy has its original beside it; comparing rows finds it.")
     if given == "leaked question":

@@ -13,6 +13,9 @@ MISTAKES = {
         (lambda ids, inside: [1 if a else -100 for a in inside], "yes or no"),
         (lambda ids, inside: [t if inside[n] else None for n, t in enumerate(ids)],
          "whole numbers"),
+        (lambda ids, inside: [t if n in range(inside.index(True), len(inside)
+                                              - inside[::-1].index(True)) else -100
+                              for n, t in enumerate(ids)], "several answers"),
     ],
     "04.2": [
         (lambda lengths: sum(lengths) / (len(lengths) * max(lengths)), "real tokens"),
@@ -23,7 +26,8 @@ MISTAKES = {
         (lambda lengths: 1 - sum(lengths) / max(lengths), "that wide"),
         (lambda lengths: 1 - sum(lengths) / (len(lengths) * (sum(lengths) / len(lengths))),
          "with the mean"),
-        (lambda lengths: 0.3, "equal length"),
+        (lambda lengths: 1 - sum(lengths) / (len(lengths) * lengths[-1]), "any order"),
+        (lambda lengths: 0.3 if len(lengths) == 4 else 0.34, "equal length"),
     ],
     "04.3": [
         (lambda rows, held: ([r for r in rows if r["document"] in held],

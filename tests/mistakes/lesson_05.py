@@ -19,6 +19,8 @@ MISTAKES = {
          "recall"),
         (lambda said, wanted: 2 * sum(w in wanted for w in said) / (len(said) + len(wanted)),
          "only as often"),
+        (lambda said, wanted: 2 * len(set(said) & set(wanted)) / (len(said) + len(wanted)),
+         "counts twice"),
     ],
     "05.3": [("learned", "not seen"), ("diverged", "explodes"), ("yes", "Answer with")],
 }  # fmt: skip

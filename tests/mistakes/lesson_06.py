@@ -26,6 +26,8 @@ MISTAKES = {
         (lambda p, v: sum(f in v for f in numbers(p)) / len(numbers(p)) if numbers(p) else 1,
          "whole figures"),
         (kept(lambda p, v, both: len(both) / len(p), pattern=r"\d+"), "one figure"),
+        (lambda p, v: len({*numbers(p)} & {*numbers(v)}) / len({*numbers(p)}) if numbers(p) else 1,
+         "stands there twice"),
     ],
     "06.2": [
         (lambda base, adapter, n: n * adapter / (n * base), "add it, once"),

@@ -26,6 +26,7 @@ MISTAKES = {
         (lambda b, c: 1 - coin(b, c), "is the rest"),
         (lambda b, c: 2 * sum(math.comb(b + c, k) for k in range(c + 1)) / 2 ** (b + c), "smaller"),
         (coin, "ends at 1"),
+        (lambda b, c: 0.5 if b == c else coin(b, c), "half and half"),
     ],
     "07.2": [
         (error(lambda spread, n: spread), "root of n"),
