@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from qlora_kit import KitError
 from qlora_kit.stats import (
@@ -9,6 +9,7 @@ from qlora_kit.stats import (
     paired_bootstrap,
     power_of,
     questions_needed,
+    unpaired_bootstrap,
     wilson,
 )
 
@@ -51,6 +52,35 @@ def test_it_agrees_with_the_normal_approximation_on_many_questions():
 def test_unpaired_scores_are_refused(base, tuned):
     with pytest.raises(KitError, match="Paired scores"):
         paired_bootstrap(base, tuned)
+
+
+def test_two_independent_groups_give_scipys_interval():
+    rng = np.random.default_rng(3)
+    first, second = rng.normal(0, 1, 40), rng.normal(0.5, 2, 25)
+    found = unpaired_bootstrap(first, second)
+    expected = bootstrap(
+        (first, second), lambda a, b, axis: b.mean(axis) - a.mean(axis), n_resamples=10_000,
+        method="percentile", rng=1,
+    ).confidence_interval  # fmt: skip
+    assert found.mean == pytest.approx(second.mean() - first.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [([], [1.0], "0 and 1"), ([1.0], [], "1 and 0"), ([1.0], [0.5, np.nan], "Score 2")],
+)
+def test_groups_without_numbers_are_refused(first, second, reason):
+    with pytest.raises(KitError, match=reason):
+        unpaired_bootstrap(first, second)
+
+
+def test_drawing_in_pieces_changes_no_interval(monkeypatch):
+    rng = np.random.default_rng(4)
+    base, tuned = rng.normal(size=(2, 37))
+    whole = paired_bootstrap(base, tuned, 1000)
+    monkeypatch.setattr("qlora_kit.stats._DRAWS_AT_ONCE", 400)
+    assert paired_bootstrap(base, tuned, 1000) == whole
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 3), (1, 9), (12, 2), (30, 44)])
