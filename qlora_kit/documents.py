@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from .rows import DataError
 
 _ENDINGS = (".md", ".markdown", ".txt")
 MAX_WORDS = 180  # longer sections are cut between paragraphs
+# Python ends a line at these and Markdown does not: form feeds of a PDF, separators of the web.
+_SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def read_documents(folder: str | Path, max_words: int = MAX_WORDS) -> list[Secti
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as problem:
             raise DataError(f"{file} cannot be read as UTF-8 text: {problem}") from problem
-        for heading, body in _parts(text, file):
+        for heading, body in _parts(_SEPARATORS.sub(" ", text), file):
             for piece in _pieces(body, max_words):
                 sections.append(Section(name, heading, piece))
     if not sections:
@@ -71,7 +74,7 @@ def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     from markdown_it import MarkdownIt
 
-    lines = text.splitlines()
+    lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
     path: list[tuple[int, str]] = [(0, file.stem.replace("_", " "))]
     begin = 0

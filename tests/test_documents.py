@@ -56,6 +56,15 @@ def test_headings_make_sections_and_code_does_not(folder):
     assert found["pump.md", "Pump, Setext"] == "Under an underlined heading."
 
 
+@pytest.mark.parametrize("mark", "\v\f\x1c\x85\u2028\u2029")
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_only_a_line_break_ends_a_line(tmp_path, mark, ending):
+    lines = ["# One", "", f"first{mark}still first{mark}end", "", f"{mark}# Two", "", "second"]
+    (tmp_path / "page.md").write_bytes(ending.join(lines).encode())
+    found = {one.title: one.text for one in read_documents(tmp_path)}
+    assert found == {"One": "first still first end", "Two": "second"}
+
+
 def test_no_word_of_the_manual_is_lost():
     folder = bundled_data("support/docs")
     sections = read_documents(folder, max_words=120)
