@@ -4,6 +4,7 @@ Every bad row is reported, with file, row and reason, before anything is trained
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,7 @@ def converter(
             )
         return lambda row: _pair(row, prompt, completion)
     if "messages" in fields:
-        return lambda row: _chat(row, "messages")
+        return lambda row: _with_system(row, _chat(row, "messages"))
     if "conversations" in fields:
         return _sharegpt
     if {"prompt", "completion"} <= set(fields):
@@ -176,13 +177,21 @@ def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def _sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
-    turns = _chat(row, "conversations")
-    return [
+    turns = [
         {"role": _SHAREGPT_ROLES.get(str(turn.get("from", turn.get("role"))),
                                      turn.get("from", turn.get("role"))),
-         "content": turn.get("value", turn.get("content"))}
-        for turn in turns
+         "content": turn.get("value", turn.get("content")), "weight": turn.get("weight")}
+        for turn in _chat(row, "conversations")
     ]  # fmt: skip
+    return _with_system(row, turns)
+
+
+def _with_system(row: dict[str, Any], turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns after the system prompt that stands beside them, as LLaMA-Factory writes it."""
+    system = row.get("system")
+    if system is not None and not isinstance(system, str):
+        raise BadRowError("'system' is not text")
+    return [{"role": "system", "content": system}, *turns] if system else turns
 
 
 def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, Any]]:
@@ -201,10 +210,15 @@ def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     instruction, extra = row.get("instruction"), row.get("input")
     if not isinstance(instruction, str) or not instruction.strip():
         raise BadRowError("'instruction' is missing or empty")
-    question = (
-        f"{instruction}\n\n{extra}" if isinstance(extra, str) and extra.strip() else instruction
-    )
-    return _pair({"instruction": question, "output": row.get("output")}, "instruction", "output")
+    if row.get("history"):
+        raise BadRowError("'history' holds earlier turns; write them all as 'messages' instead")
+    if isinstance(extra, int | float) and not isinstance(extra, bool) and math.isfinite(extra):
+        extra = str(extra)
+    if extra is not None and not isinstance(extra, str):
+        raise BadRowError("'input' is neither text nor a number")
+    question = f"{instruction}\n\n{extra}" if extra and extra.strip() else instruction
+    pair = {"instruction": question, "output": row.get("output")}
+    return _with_system(row, _pair(pair, "instruction", "output"))
 
 
 def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -227,6 +241,11 @@ def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
             raise BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
             raise BadRowError(f"turn {number}: a system turn may only come first")
+        if role == "assistant" and message.get("weight") not in (None, 1):
+            raise BadRowError(
+                f"turn {number} (assistant): weight {message['weight']!r}, but every answer is "
+                "learned alike; end the conversation before it, or remove the weight"
+            )
         if role != "system" and not content.strip():
             raise BadRowError(f"turn {number} ({role}): empty")
         if role == previous:
