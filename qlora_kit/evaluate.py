@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import string
 import time
@@ -23,6 +24,7 @@ from .models import load
 from .qlora import cached_when_it_fits
 
 MAX_NEW_TOKENS = 64
+RIGHT_OR_WRONG = ("exact_match", "stop_rate", "probe_accuracy")  # what McNemar's test is about
 _GENERATION_BATCH, _GENERATION_TOKENS = 120, 16_384  # of prompts; of what their caches hold
 
 
@@ -58,7 +60,9 @@ class Scoreboard:
         """The scoreboard as it stands in scoreboard.json."""
         board = dataclasses.asdict(self)
         board["difference"] = {
-            name: {"mean": d.mean, "ci95": [d.low, d.high]} for name, d in self.difference.items()
+            # JSON knows no infinity, which one question alone has at both ends
+            name: {"mean": d.mean, "ci95": [d.low, d.high] if math.isfinite(d.low) else None}
+            for name, d in self.difference.items()
         }
         board["examples"] = list(self.examples)
         return board
@@ -291,8 +295,6 @@ def _scoreboard(
         tokens_per_second=generated / seconds,
         peak_rss_gb=peak_rss_gb(),
         mcnemar={
-            name: stats.mcnemar(base[name], tuned[name])
-            for name in base
-            if {*base[name], *tuned[name]} <= {0.0, 1.0}
+            name: stats.mcnemar(base[name], tuned[name]) for name in RIGHT_OR_WRONG if name in base
         },
     )

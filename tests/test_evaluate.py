@@ -6,10 +6,11 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.chat import encode
 from qlora_kit.config import TrainConfig
-from qlora_kit.data import DataError, bundled_data, read
+from qlora_kit.data import Conversation, DataError, bundled_data, read
 from qlora_kit.evaluate import (
     Answer,
     _answer,
+    _scoreboard,
     evaluate,
     generate,
     load_run,
@@ -172,6 +173,25 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     assert set(board["examples"][0]) == {"question", "reference", "base", "tuned"}
     assert board["examples"][1]["reference"] == "It is green."
     assert {"seconds", "tokens_per_second", "peak_rss_gb"} <= set(board)
+
+
+def board_of(count, **scores):
+    said = [Answer("red", True, 1)] * count
+    talk = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "red"})
+    table = {"exact_match": [1.0] * count, **scores}
+    rows = [Conversation(talk, 1)] * count
+    return _scoreboard(rows, {"base": said, "tuned": said}, {"base": table, "tuned": table}, 1.0)
+
+
+def test_only_what_is_right_or_wrong_gets_mcnemars_test():
+    """A score between 0 and 1 may happen to be 0 or 1 for every question."""
+    board = board_of(2, token_f1=[1.0, 0.0], mean_length=[1.0, 1.0])
+    assert set(board.mcnemar) == {"exact_match"}
+
+
+def test_a_scoreboard_of_one_question_is_still_json():
+    text = json.dumps(board_of(1).as_json(), allow_nan=False)
+    assert json.loads(text)["difference"]["exact_match"] == {"mean": 0.0, "ci95": None}
 
 
 def test_what_is_not_a_run_is_said(tmp_path, run):
