@@ -6,6 +6,7 @@ import math
 import re
 import string
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -71,10 +72,35 @@ class Scoreboard:
 def normalize(text: str) -> list[str]:
     """Lower case, no punctuation, no articles: the words that token F1 compares.
 
+    Chinese characters and kana are a word each, as nothing stands between their words. What makes
+    another thing of a word stays with it: the sign of -5, the ++ of C++, an article that is all.
+
     Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
     """
-    plain = "".join(" " if mark in string.punctuation else mark for mark in text.lower())
-    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+    plain = _PUNCTUATION.sub(lambda found: found["kept"] or " ", text.lower())
+    words = _UNSPACED.sub(r" \g<0> ", plain)
+    return re.sub(r"\b(a|an|the)\b(?![+#])", " ", words).split() or words.split()
+
+
+# Kept: a minus before a number that is no hyphen, and the + or # that ends a name (C++, F#).
+# Gone: ASCII's, and those of other scripts; English curly quotes stay, as in SQuAD's script.
+_PUNCTUATION = re.compile(
+    r"(?P<kept>(?<![\w.-])-(?=\.?\d)|(?<=[^\W\d_])[+#]+(?!\w))"
+    f"|[{re.escape(string.punctuation)}«»„¿¡،؛؟।\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb"
+    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
+)
+_UNSPACED = re.compile(
+    "[\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+class _Words:
+    """What ROUGE counts: its own tokenizer deletes every letter that is not English."""
+
+    def tokenize(self, text: str) -> list[str]:
+        plain = "".join(mark if unicodedata.category(mark)[0] in "LMN" else " "
+                        for mark in text.lower())  # fmt: skip
+        return _UNSPACED.sub(r" \g<0> ", plain).split()
 
 
 def token_f1(answer: str, reference: str) -> float:
@@ -102,7 +128,7 @@ def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     pairs = list(zip(answers, references, strict=True))
     return {
         "token_f1": [token_f1(answer.text, reference) for answer, reference in pairs],
