@@ -3,26 +3,23 @@
 import dataclasses
 import json
 import math
-import re
-import string
 import time
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import KitError, embeddings, stats
+from . import KitError, embeddings, manifest, stats
 from .adapters import load_adapter
+from .atomic import digest
 from .chat import encode_prompt, stop_ids
-from .data import Conversation
+from .data import Conversation, read
 from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
-from .manifest import require_match
 from .models import load
 from .qlora import cached_when_it_fits
+from .words import RougeWords, normalize, token_f1
 
 MAX_NEW_TOKENS = 64
 RIGHT_OR_WRONG = ("exact_match", "stop_rate", "probe_accuracy")  # what McNemar's test is about
@@ -69,53 +66,6 @@ class Scoreboard:
         return board
 
 
-def normalize(text: str) -> list[str]:
-    """Lower case, no punctuation, no articles: the words that token F1 compares.
-
-    Chinese characters and kana are a word each, as nothing stands between their words. What makes
-    another thing of a word stays with it: the sign of -5, the ++ of C++, an article that is all.
-
-    Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
-    """
-    plain = _PUNCTUATION.sub(lambda found: found["kept"] or " ", text.lower())
-    words = _UNSPACED.sub(r" \g<0> ", plain)
-    return re.sub(r"\b(a|an|the)\b(?![+#])", " ", words).split() or words.split()
-
-
-# Kept: a minus before a number that is no hyphen, and the + or # that ends a name (C++, F#).
-# Gone: ASCII's, and those of other scripts; English curly quotes stay, as in SQuAD's script.
-_PUNCTUATION = re.compile(
-    r"(?P<kept>(?<![\w.-])-(?=\.?\d)|(?<=[^\W\d_])[+#]+(?!\w))"
-    f"|[{re.escape(string.punctuation)}«»„¿¡،؛؟।\u3001-\u3003\u3008-\u3011\u3014-\u301f\u30fb"
-    "\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]"
-)
-_UNSPACED = re.compile(
-    "[\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-
-
-class _Words:
-    """What ROUGE counts: its own tokenizer deletes every letter that is not English."""
-
-    def tokenize(self, text: str) -> list[str]:
-        plain = "".join(mark if unicodedata.category(mark)[0] in "LMN" else " "
-                        for mark in text.lower())  # fmt: skip
-        return _UNSPACED.sub(r" \g<0> ", plain).split()
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """The harmonic mean of word precision and recall, from 0 to 1.
-
-    Args:
-        answer, reference: two texts.
-    """
-    said, wanted = normalize(answer), normalize(reference)
-    if not said or not wanted:
-        return float(said == wanted)
-    common = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * common / (len(said) + len(wanted))
-
-
 def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, list[float]]:
     """One score a question for each metric.
 
@@ -128,7 +78,7 @@ def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
+    scorer = RougeScorer(["rougeL"], tokenizer=RougeWords())
     pairs = list(zip(answers, references, strict=True))
     return {
         "token_f1": [token_f1(answer.text, reference) for answer, reference in pairs],
@@ -215,11 +165,11 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
             raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
     config = load_config(folder / "config.yaml")
     if whole:
-        require_match(folder)
+        manifest.require_match(folder)
         model, tokenizer = load(str(folder), config.precision, machine)
         return model.eval(), tokenizer
     model, tokenizer = load(config.model, config.precision, machine)
-    require_match(folder)  # now that a base from the Hub is here
+    manifest.require_match(folder)  # now that a base from the Hub is here
     return load_adapter(model, folder), tokenizer
 
 
@@ -233,6 +183,56 @@ def trained_system(run: Path) -> str | None:
         return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
     except (OSError, ValueError):  # an adapter from elsewhere has no such file
         return None
+
+
+def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> int:
+    """How many of the test's conversations a run was trained on, as far as can be told.
+
+    Args:
+        run: the run folder.
+        data: the test's file; by its hash also told when the training file is gone.
+        conversations: read from it.
+    """
+    made = manifest.read(run)
+    if made is None:
+        return 0
+    if made.hashes.get("data") == digest(data.expanduser()):
+        return len(conversations)
+    fields = (made.config.get("prompt_field"), made.config.get("completion_field"))
+    try:
+        seen = {(row.question, row.answer) for row in read(made.data, *fields)}
+    except KitError:
+        return 0
+    return sum((row.question, row.answer) in seen for row in conversations)
+
+
+def longer_than(tokenizer: Any, conversations: Sequence[Conversation], tokens: int) -> int:
+    """How many reference answers no model could give in so many tokens.
+
+    Args:
+        tokenizer: of the model.
+        conversations: with the reference answers.
+        tokens: where an answer is cut.
+    """
+    answers = [row.answer for row in conversations]
+    return sum(len(ids) > tokens for ids in tokenizer(answers, add_special_tokens=False).input_ids)
+
+
+def as_base(model: Any) -> AbstractContextManager[Any]:
+    """Inside, the model answers without its adapter.
+
+    Args:
+        model: from `load_run`.
+
+    Raises:
+        KitError: all weights were trained, so there is no base in it.
+    """
+    if not hasattr(model, "disable_adapter"):
+        raise KitError(
+            "All weights of this run were trained, so the base is not in it to compare with; use "
+            "generate and score_answers on each of the two models."
+        )
+    return model.disable_adapter()
 
 
 @contextmanager
@@ -268,16 +268,11 @@ def evaluate(
         similarity: also how close in meaning each answer is to its reference, by the bundled
             sentence model (fetched when it is not there).
     """
-    if not hasattr(model, "disable_adapter"):
-        raise KitError(
-            "All weights of this run were trained, so the base is not in it to compare with; use "
-            "generate and score_answers on each of the two models."
-        )
     began = time.perf_counter()
     say = report or (lambda line: None)
     answers, scores = {}, {}
     with ready(model):
-        for side, switched in (("base", model.disable_adapter()), ("tuned", nullcontext())):
+        for side, switched in (("base", as_base(model)), ("tuned", nullcontext())):
             with switched:
                 say(f"{side}: answering {len(conversations)} questions")
                 prompts = [row.messages[:-1] for row in conversations]

@@ -13,19 +13,22 @@ from qlora_kit.evaluate import (
     Answer,
     _answer,
     _scoreboard,
-    _Words,
+    as_base,
     evaluate,
     generate,
     load_run,
+    longer_than,
     normalize,
     ready,
     score_answers,
     token_f1,
+    trained_on,
 )
 from qlora_kit.hardware import Machine
 from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
 from qlora_kit.models import load
 from qlora_kit.train import fine_tune
+from qlora_kit.words import RougeWords
 
 CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 
@@ -101,7 +104,7 @@ def test_english_is_scored_as_by_rouge_and_squad():
     for row in read(bundled_data("support/test.jsonl")):
         plain = re.sub(f"[{re.escape(string.punctuation)}]", " ", row.answer.lower())
         assert normalize(row.answer) == re.sub(r"\b(a|an|the)\b", " ", plain).split()
-        assert _Words().tokenize(row.answer) == tokenize(row.answer, None)
+        assert RougeWords().tokenize(row.answer) == tokenize(row.answer, None)
 
 
 def test_batched_answers_equal_those_of_each_prompt_alone(real):
@@ -227,6 +230,33 @@ def test_only_what_is_right_or_wrong_gets_mcnemars_test():
 def test_a_scoreboard_of_one_question_is_still_json():
     text = json.dumps(board_of(1).as_json(), allow_nan=False)
     assert json.loads(text)["difference"]["exact_match"] == {"mean": 0.0, "ci95": None}
+
+
+def test_rows_that_were_trained_on_are_counted(run, tmp_path):
+    finished, rows = run
+    conversations = read(rows)
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(rows.read_bytes())
+    assert trained_on(finished.path, copy, conversations) == 16
+    other = '{"prompt": "Light 99?", "completion": "It is red."}\n'
+    copy.write_text("".join(rows.read_text().splitlines(True)[:3]) + other)
+    assert trained_on(finished.path, copy, read(copy)) == 3
+    copy.write_text(other)
+    assert trained_on(finished.path, copy, read(copy)) == 0
+    (tmp_path / "config.yaml").touch()  # a run of an earlier version has no manifest
+    assert trained_on(tmp_path, rows, conversations) == 0
+
+
+def test_references_that_do_not_fit_are_counted(run, tokenizer):
+    rows = read(run[1])
+    length = len(tokenizer(rows[0].answer, add_special_tokens=False).input_ids)
+    assert longer_than(tokenizer, rows[:1], length) == 0
+    assert longer_than(tokenizer, rows[:1], length - 1) == 1
+
+
+def test_a_fully_tuned_model_has_no_base_in_it():
+    with pytest.raises(KitError, match="All weights of this run were trained"):
+        as_base(torch.nn.Linear(1, 1))
 
 
 def test_what_is_not_a_run_is_said(tmp_path, run):
