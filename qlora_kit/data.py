@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import KitError
-from .chat import Example, encode
+from .chat import Example, encode, turn_marks
 from .rows import DataError, Problem, rows_of
 
 Made = TypeVar("Made")
@@ -278,11 +278,18 @@ def encode_all(
         (examples, a warning about cut rows or "").
 
     Raises:
-        DataError: no rows, or rows of whose answers nothing is left to learn.
+        DataError: no rows, rows that the chat template refuses or that hold its tokens, or rows
+            of whose answers nothing is left to learn.
     """
     if not conversations:
         raise DataError(f"{file} has no conversations to train on.")
-    examples = [encode(tokenizer, row.messages, max_length, stops) for row in conversations]
+    _require_plain(tokenizer, conversations, file)
+    examples = []
+    for row in conversations:
+        try:
+            examples.append(encode(tokenizer, row.messages, max_length, stops))
+        except KitError as problem:
+            raise DataError(f"{file}, row {row.row}: {problem}") from problem
     masked = [
         Problem(file, row.row, f"{example.length} tokens, and the answer begins after {max_length}")
         for row, example in zip(conversations, examples, strict=True)
@@ -304,3 +311,19 @@ def encode_all(
         else ""
     )
     return examples, warning
+
+
+def _require_plain(tokenizer: Any, conversations: Sequence[Conversation], file: str) -> None:
+    marks = turn_marks(tokenizer)
+    forged = []
+    for row in conversations:
+        held = [mark for mark in marks if any(mark in m["content"] for m in row.messages)]
+        if held:
+            forged.append(Problem(file, row.row, f"holds {' and '.join(held)}"))
+    if forged:
+        raise DataError(
+            f"{len(forged)} of {len(conversations)} rows hold special tokens of this model as "
+            "text: it would read them as the real begin or end of a turn. Remove them, or write "
+            "them otherwise.",
+            forged,
+        )
