@@ -119,6 +119,17 @@ def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
     return {token for token in ids if token is not None}
 
 
+def turn_marks(tokenizer: Any) -> tuple[str, ...]:
+    """The special tokens that begin and end turns; as text in a message they would do so too.
+
+    Args:
+        tokenizer: with a chat template.
+    """
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return tuple(t for t in special if t in named or t in str(tokenizer.chat_template))
+
+
 def encode(
     tokenizer: Any,
     messages: Messages,
@@ -177,6 +188,12 @@ def _turn_span(tokenizer: Any, messages: Messages, index: int, text: str) -> tup
     before = render(tokenizer, messages[:index], answer_next=True)
     through = render(tokenizer, messages[: index + 1])
     if not text.startswith(before) or not text.startswith(through.rstrip()):
+        if index + 1 == len(messages):
+            raise KitError(
+                f"The chat template renders what stands before turn {index + 1} differently when "
+                "it asks for that answer than when it shows it, so it cannot be masked exactly. "
+                "Mend the template, or use another model's."
+            )
         raise KitError(
             f"The chat template renders turn {index + 1} differently once others follow it, so its "
             "answer cannot be masked exactly. Split the conversation so that it ends there."

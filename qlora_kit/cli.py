@@ -199,16 +199,30 @@ def evaluate(
     """Score base and tuned on held-out questions; scoreboard and report go into the run folder."""
     from .data import bundled_data, read
     from .evaluate import evaluate as score
-    from .evaluate import load_run
+    from .evaluate import load_run, longer_than, trained_on
     from .likelihood import read_probe
     from .report import print_examples, print_scoreboard, save
 
     conversations = read(data, prompt_field, completion_field)
     items = read_probe(bundled_data("support/probe.jsonl")) if probe else []
     model, tokenizer = load_run(run)
+    n = len(conversations)
+    if known := trained_on(run, data, conversations):
+        warnings.warn(
+            f"{known} of {n} rows of {data} are rows that {run} was TRAINED ON: the scores show "
+            "what it learned by heart, not what it can do. Name a file that was held out.",
+            stacklevel=2,
+        )
+    if cut := longer_than(tokenizer, conversations, max_new_tokens):
+        warnings.warn(
+            f"{cut} of {n} reference answers are longer than --max-new-tokens {max_new_tokens}, "
+            "so that the model's are cut before they can be as long.",
+            stacklevel=2,
+        )
     say = None if as_json else lambda line: print(f"{line} ...")
     board = score(model, tokenizer, conversations, items, max_new_tokens, say, similarity)
-    page = save(board, run, f"{run.name} on {data.name}")
+    seen = f" ({known} of {n} rows it was trained on)" if known else ""
+    page = save(board, run, f"{run.name} on {data.name}{seen}")
     if as_json:
         print(json.dumps(board.as_json(), ensure_ascii=False))
         return
@@ -230,11 +244,11 @@ def tasks(
     """Score a tuned model on lm-evaluation-harness's tasks, or on your own."""
     from contextlib import nullcontext
 
-    from .evaluate import load_run, ready
+    from .evaluate import as_base, load_run, ready
     from .harness import run_tasks
 
     model, tokenizer = load_run(run)
-    with ready(model), model.disable_adapter() if base else nullcontext():
+    with ready(model), as_base(model) if base else nullcontext():
         scores = run_tasks(model, tokenizer, names, folder, limit)
     if as_json:
         print(json.dumps([vars(score) for score in scores]))

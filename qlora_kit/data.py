@@ -4,13 +4,14 @@ Every bad row is reported, with file, row and reason, before anything is trained
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import KitError
-from .chat import Example, encode
+from .chat import Example, encode, turn_marks
 from .rows import DataError, Problem, rows_of
 
 Made = TypeVar("Made")
@@ -144,7 +145,7 @@ def converter(
             )
         return lambda row: _pair(row, prompt, completion)
     if "messages" in fields:
-        return lambda row: _chat(row, "messages")
+        return lambda row: _with_system(row, _chat(row, "messages"))
     if "conversations" in fields:
         return _sharegpt
     if {"prompt", "completion"} <= set(fields):
@@ -176,13 +177,21 @@ def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def _sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
-    turns = _chat(row, "conversations")
-    return [
+    turns = [
         {"role": _SHAREGPT_ROLES.get(str(turn.get("from", turn.get("role"))),
                                      turn.get("from", turn.get("role"))),
-         "content": turn.get("value", turn.get("content"))}
-        for turn in turns
+         "content": turn.get("value", turn.get("content")), "weight": turn.get("weight")}
+        for turn in _chat(row, "conversations")
     ]  # fmt: skip
+    return _with_system(row, turns)
+
+
+def _with_system(row: dict[str, Any], turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns after the system prompt that stands beside them, as LLaMA-Factory writes it."""
+    system = row.get("system")
+    if system is not None and not isinstance(system, str):
+        raise BadRowError("'system' is not text")
+    return [{"role": "system", "content": system}, *turns] if system else turns
 
 
 def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, Any]]:
@@ -201,10 +210,15 @@ def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     instruction, extra = row.get("instruction"), row.get("input")
     if not isinstance(instruction, str) or not instruction.strip():
         raise BadRowError("'instruction' is missing or empty")
-    question = (
-        f"{instruction}\n\n{extra}" if isinstance(extra, str) and extra.strip() else instruction
-    )
-    return _pair({"instruction": question, "output": row.get("output")}, "instruction", "output")
+    if row.get("history"):
+        raise BadRowError("'history' holds earlier turns; write them all as 'messages' instead")
+    if isinstance(extra, int | float) and not isinstance(extra, bool) and math.isfinite(extra):
+        extra = str(extra)
+    if extra is not None and not isinstance(extra, str):
+        raise BadRowError("'input' is neither text nor a number")
+    question = f"{instruction}\n\n{extra}" if extra and extra.strip() else instruction
+    pair = {"instruction": question, "output": row.get("output")}
+    return _with_system(row, _pair(pair, "instruction", "output"))
 
 
 def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -227,6 +241,11 @@ def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
             raise BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
             raise BadRowError(f"turn {number}: a system turn may only come first")
+        if role == "assistant" and message.get("weight") not in (None, 1):
+            raise BadRowError(
+                f"turn {number} (assistant): weight {message['weight']!r}, but every answer is "
+                "learned alike; end the conversation before it, or remove the weight"
+            )
         if role != "system" and not content.strip():
             raise BadRowError(f"turn {number} ({role}): empty")
         if role == previous:
@@ -259,11 +278,18 @@ def encode_all(
         (examples, a warning about cut rows or "").
 
     Raises:
-        DataError: no rows, or rows of whose answers nothing is left to learn.
+        DataError: no rows, rows that the chat template refuses or that hold its tokens, or rows
+            of whose answers nothing is left to learn.
     """
     if not conversations:
         raise DataError(f"{file} has no conversations to train on.")
-    examples = [encode(tokenizer, row.messages, max_length, stops) for row in conversations]
+    _require_plain(tokenizer, conversations, file)
+    examples = []
+    for row in conversations:
+        try:
+            examples.append(encode(tokenizer, row.messages, max_length, stops))
+        except KitError as problem:
+            raise DataError(f"{file}, row {row.row}: {problem}") from problem
     masked = [
         Problem(file, row.row, f"{example.length} tokens, and the answer begins after {max_length}")
         for row, example in zip(conversations, examples, strict=True)
@@ -285,3 +311,19 @@ def encode_all(
         else ""
     )
     return examples, warning
+
+
+def _require_plain(tokenizer: Any, conversations: Sequence[Conversation], file: str) -> None:
+    marks = turn_marks(tokenizer)
+    forged = []
+    for row in conversations:
+        held = [mark for mark in marks if any(mark in m["content"] for m in row.messages)]
+        if held:
+            forged.append(Problem(file, row.row, f"holds {' and '.join(held)}"))
+    if forged:
+        raise DataError(
+            f"{len(forged)} of {len(conversations)} rows hold special tokens of this model as "
+            "text: it would read them as the real begin or end of a turn. Remove them, or write "
+            "them otherwise.",
+            forged,
+        )

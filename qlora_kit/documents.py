@@ -2,21 +2,27 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .rows import DataError
+from .words import split_words
 
 _ENDINGS = (".md", ".markdown", ".txt")
+_FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*$", re.DOTALL | re.MULTILINE)
 MAX_WORDS = 180  # longer sections are cut between paragraphs
+# Python ends a line at these and Markdown does not: form feeds of a PDF, separators of the web.
+_SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
 class Section:
     """A part of a document under one heading.
 
-    document: its file, relative to the folder.   heading: the path of headings to it.
+    document: its file, relative to the folder.   heading: the path of headings to it, from the
+    file's name where there is no first heading, or another file has the same ones.
     text: what stands below, Markdown as it was written.
     """
 
@@ -35,7 +41,8 @@ def read_documents(folder: str | Path, max_words: int = MAX_WORDS) -> list[Secti
 
     Args:
         folder: of .md, .markdown and .txt files; a text file's heading is its name.
-        max_words: longer sections are cut between paragraphs; one paragraph stays whole.
+        max_words: longer sections are cut between paragraphs; one paragraph, or a fenced block
+            of code, stays whole. A Chinese character or a kana counts as a word.
 
     Returns:
         The sections in the order of file names; empty ones are left out.
@@ -56,12 +63,41 @@ def read_documents(folder: str | Path, max_words: int = MAX_WORDS) -> list[Secti
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as problem:
             raise DataError(f"{file} cannot be read as UTF-8 text: {problem}") from problem
-        for heading, body in _parts(text, file):
+        for heading, body in _parts(_SEPARATORS.sub(" ", text), file):
             for piece in _pieces(body, max_words):
                 sections.append(Section(name, heading, piece))
     if not sections:
         raise DataError(f"The documents in {folder} hold no text below their headings.")
-    return sections
+    return _told_apart(sections)
+
+
+def _told_apart(sections: Sequence[Section]) -> list[Section]:
+    """Headings that two files share get the file's name before them, or they ask the same."""
+    homes: dict[str, set[str]] = {}
+    for one in sections:
+        homes.setdefault(one.title, set()).add(one.document)
+    return [
+        replace(one, heading=(_readable(Path(one.document)), *one.heading))
+        if len(homes[one.title]) > 1
+        else one
+        for one in sections
+    ]
+
+
+def _readable(document: Path) -> str:
+    return document.with_suffix("").as_posix().replace("_", " ")
+
+
+def _without_front_matter(text: str) -> str:
+    """What tools write above a page, between lines of ---; a rule above plain words is no such."""
+    import yaml
+
+    found = _FRONT_MATTER.match(text)
+    try:
+        told = isinstance(yaml.safe_load(found[1]), dict | None) if found else False
+    except yaml.YAMLError:
+        told = False
+    return text[found.end() :] if found and told else text
 
 
 def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -71,16 +107,18 @@ def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
         return
     from markdown_it import MarkdownIt
 
-    lines = text.splitlines()
+    text = _without_front_matter(text)
+    lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
-    path: list[tuple[int, str]] = [(0, file.stem.replace("_", " "))]
+    path: list[tuple[int, str]] = [(0, _readable(Path(file.name)))]
+    titled = any(token.tag == "h1" and not token.level for token in tokens)
     begin = 0
     for index, token in enumerate(tokens):
         if token.type != "heading_open" or token.level or not token.map:
             continue
         yield _names(path), "\n".join(lines[begin : token.map[0]]).strip()
         depth, name = int(token.tag[1]), tokens[index + 1].content
-        path = [part for part in path if 0 < part[0] < depth] + [(depth, name)]
+        path = [part for part in path if titled <= part[0] < depth] + [(depth, name)]
         begin = token.map[1]
     yield _names(path), "\n".join(lines[begin:]).strip()
 
@@ -91,15 +129,31 @@ def _names(path: Sequence[tuple[int, str]]) -> tuple[str, ...]:
 
 def _pieces(text: str, max_words: int) -> Iterator[str]:
     held: list[str] = []
-    for paragraph in text.split("\n\n"):
-        words = sum(len(one.split()) for one in [*held, paragraph])
+    for paragraph in _paragraphs(text):
+        words = sum(len(split_words(one)) for one in [*held, paragraph])
         if held and words > max_words:
             yield "\n\n".join(held)
             held = []
-        if paragraph.strip():
-            held.append(paragraph.strip("\n"))
+        held.append(paragraph)
     if held:
         yield "\n\n".join(held)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """What stands between blank lines; those inside a fenced block of code part nothing."""
+    from markdown_it import MarkdownIt
+
+    fences = [token.map or (0, 0) for token in MarkdownIt().parse(text) if token.type == "fence"]
+    code = {line for first, last in fences for line in range(first, last)}
+    held: list[str] = []
+    for number, line in enumerate(text.split("\n")):
+        if line.strip() or number in code:
+            held.append(line)
+        elif held:
+            yield "\n".join(held)
+            held = []
+    if held:
+        yield "\n".join(held)
 
 
 def to_conversations(

@@ -2,27 +2,27 @@
 
 import dataclasses
 import json
-import re
-import string
+import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import KitError, embeddings, stats
+from . import KitError, embeddings, manifest, stats
 from .adapters import load_adapter
+from .atomic import digest
 from .chat import encode_prompt, stop_ids
-from .data import Conversation
+from .data import Conversation, read
 from .hardware import Machine, detect, peak_rss_gb, release_memory
 from .likelihood import ProbeItem, negative_log_likelihood, probe
-from .manifest import require_match
 from .models import load
 from .qlora import cached_when_it_fits
+from .words import RougeWords, normalize, token_f1
 
 MAX_NEW_TOKENS = 64
+RIGHT_OR_WRONG = ("exact_match", "stop_rate", "probe_accuracy")  # what McNemar's test is about
 _GENERATION_BATCH, _GENERATION_TOKENS = 120, 16_384  # of prompts; of what their caches hold
 
 
@@ -58,32 +58,12 @@ class Scoreboard:
         """The scoreboard as it stands in scoreboard.json."""
         board = dataclasses.asdict(self)
         board["difference"] = {
-            name: {"mean": d.mean, "ci95": [d.low, d.high]} for name, d in self.difference.items()
+            # JSON knows no infinity, which one question alone has at both ends
+            name: {"mean": d.mean, "ci95": [d.low, d.high] if math.isfinite(d.low) else None}
+            for name, d in self.difference.items()
         }
         board["examples"] = list(self.examples)
         return board
-
-
-def normalize(text: str) -> list[str]:
-    """Lower case, no punctuation, no articles: the words that token F1 compares.
-
-    Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
-    """
-    plain = "".join(" " if mark in string.punctuation else mark for mark in text.lower())
-    return re.sub(r"\b(a|an|the)\b", " ", plain).split()
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """The harmonic mean of word precision and recall, from 0 to 1.
-
-    Args:
-        answer, reference: two texts.
-    """
-    said, wanted = normalize(answer), normalize(reference)
-    if not said or not wanted:
-        return float(said == wanted)
-    common = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * common / (len(said) + len(wanted))
 
 
 def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, list[float]]:
@@ -98,7 +78,7 @@ def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(["rougeL"], tokenizer=RougeWords())
     pairs = list(zip(answers, references, strict=True))
     return {
         "token_f1": [token_f1(answer.text, reference) for answer, reference in pairs],
@@ -185,11 +165,11 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
             raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
     config = load_config(folder / "config.yaml")
     if whole:
-        require_match(folder)
+        manifest.require_match(folder)
         model, tokenizer = load(str(folder), config.precision, machine)
         return model.eval(), tokenizer
     model, tokenizer = load(config.model, config.precision, machine)
-    require_match(folder)  # now that a base from the Hub is here
+    manifest.require_match(folder)  # now that a base from the Hub is here
     return load_adapter(model, folder), tokenizer
 
 
@@ -203,6 +183,56 @@ def trained_system(run: Path) -> str | None:
         return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
     except (OSError, ValueError):  # an adapter from elsewhere has no such file
         return None
+
+
+def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> int:
+    """How many of the test's conversations a run was trained on, as far as can be told.
+
+    Args:
+        run: the run folder.
+        data: the test's file; by its hash also told when the training file is gone.
+        conversations: read from it.
+    """
+    made = manifest.read(run)
+    if made is None:
+        return 0
+    if made.hashes.get("data") == digest(data.expanduser()):
+        return len(conversations)
+    fields = (made.config.get("prompt_field"), made.config.get("completion_field"))
+    try:
+        seen = {(row.question, row.answer) for row in read(made.data, *fields)}
+    except KitError:
+        return 0
+    return sum((row.question, row.answer) in seen for row in conversations)
+
+
+def longer_than(tokenizer: Any, conversations: Sequence[Conversation], tokens: int) -> int:
+    """How many reference answers no model could give in so many tokens.
+
+    Args:
+        tokenizer: of the model.
+        conversations: with the reference answers.
+        tokens: where an answer is cut.
+    """
+    answers = [row.answer for row in conversations]
+    return sum(len(ids) > tokens for ids in tokenizer(answers, add_special_tokens=False).input_ids)
+
+
+def as_base(model: Any) -> AbstractContextManager[Any]:
+    """Inside, the model answers without its adapter.
+
+    Args:
+        model: from `load_run`.
+
+    Raises:
+        KitError: all weights were trained, so there is no base in it.
+    """
+    if not hasattr(model, "disable_adapter"):
+        raise KitError(
+            "All weights of this run were trained, so the base is not in it to compare with; use "
+            "generate and score_answers on each of the two models."
+        )
+    return model.disable_adapter()
 
 
 @contextmanager
@@ -238,16 +268,11 @@ def evaluate(
         similarity: also how close in meaning each answer is to its reference, by the bundled
             sentence model (fetched when it is not there).
     """
-    if not hasattr(model, "disable_adapter"):
-        raise KitError(
-            "All weights of this run were trained, so the base is not in it to compare with; use "
-            "generate and score_answers on each of the two models."
-        )
     began = time.perf_counter()
     say = report or (lambda line: None)
     answers, scores = {}, {}
     with ready(model):
-        for side, switched in (("base", model.disable_adapter()), ("tuned", nullcontext())):
+        for side, switched in (("base", as_base(model)), ("tuned", nullcontext())):
             with switched:
                 say(f"{side}: answering {len(conversations)} questions")
                 prompts = [row.messages[:-1] for row in conversations]
@@ -291,8 +316,6 @@ def _scoreboard(
         tokens_per_second=generated / seconds,
         peak_rss_gb=peak_rss_gb(),
         mcnemar={
-            name: stats.mcnemar(base[name], tuned[name])
-            for name in base
-            if {*base[name], *tuned[name]} <= {0.0, 1.0}
+            name: stats.mcnemar(base[name], tuned[name]) for name in RIGHT_OR_WRONG if name in base
         },
     )

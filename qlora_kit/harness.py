@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from unittest.mock import patch
 from . import KitError
 from .fetch import quiet
 from .likelihood import ProbeItem
+
+_RESAMPLES = 100  # above 0, or the harness leaves out every error; accuracy's is a formula
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,14 @@ def run_tasks(
     manager = TaskManager(include_path=str(folder) if folder else None)
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown or not tasks:
-        where = f" nor in {folder}" if folder else "; --task-folder names a folder of your own"
+        where = f" nor in {folder}" if folder else "; --folder names a folder of your own"
         raise KitError(f"No task {', '.join(unknown) or 'given'} in the harness{where}.")
     with quiet(), _quiet_harness():
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         try:
             found = lm_eval.simple_evaluate(
                 model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit,
-                num_fewshot=few_shot, bootstrap_iters=0, log_samples=False,
+                num_fewshot=few_shot, bootstrap_iters=_RESAMPLES, log_samples=False,
                 apply_chat_template=chat_template,
             )  # fmt: skip
         except (OSError, ConnectionError, ValueError) as problem:
@@ -128,7 +131,10 @@ def _quiet_harness() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
-        with patch("lm_eval.evaluator.get_git_commit_hash", return_value=None):
+        with (
+            patch("lm_eval.evaluator.get_git_commit_hash", return_value=None),
+            patch.dict(os.environ, DISABLE_MULTIPROC="1"),  # it would fork a loaded model
+        ):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import KitError
 from .chat import encode_prompt
 
 INSTRUCTION = (
@@ -44,8 +45,16 @@ def judge(
     Returns:
         One verdict a question.
 
+    Raises:
+        KitError: lists of different length.
+
     Source: order swapping as in Zheng et al. 2023, "Judging LLM-as-a-Judge", section 3.4.
     """
+    if not len(questions) == len(first) == len(second):
+        raise KitError(
+            f"Each question needs two answers: got {len(questions)} questions, {len(first)} first "
+            f"and {len(second)} second answers."
+        )
     verdicts = []
     for question, one, other in zip(questions, first, second, strict=True):
         straight = _chance_of_a(model, tokenizer, question, one, other)

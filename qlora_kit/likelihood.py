@@ -62,12 +62,14 @@ def perplexity(
         (without overlap also each window's first does not).
 
     Raises:
-        DataError: too little text, or a stride that would skip tokens.
+        DataError: too little text, a window of one token, or a stride that would skip tokens.
 
     Source: equal to one forward pass over the text when the text fits in one window.
     """
     import torch
 
+    if window < 2:
+        raise DataError(f"window must be at least 2 tokens, not {window}: the first one is given.")
     stride = stride or window
     if not 0 < stride <= window:
         raise DataError(f"stride must be from 1 to the window ({window}), not {stride}.")
@@ -164,7 +166,9 @@ def read_probe(path: Path) -> list[ProbeItem]:
         path: the file.
     """
     items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             items.append(ProbeItem(row["question"], tuple(row["choices"]), row["answer"]))

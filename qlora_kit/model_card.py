@@ -168,7 +168,9 @@ def _scoreboard(run: Path) -> list[str]:
                 LABELS.get(name, name),
                 f"{board['base'][name]:.3f}",
                 f"{board['tuned'][name]:.3f}",
-                "{:+.3f} [{:+.3f}, {:+.3f}]".format(gap["mean"], *gap["ci95"]),
+                "{:+.3f} [{:+.3f}, {:+.3f}]".format(
+                    gap["mean"], *(gap["ci95"] or (float("-inf"), float("inf")))
+                ),
             )
             for name, gap in board["difference"].items()
         ]

@@ -80,52 +80,85 @@ def _jsonl_rows(
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as problem:
             where = (
                 f" at column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
             )
             problems.append(Problem(path.name, number, f"not valid JSON{where}: {problem}"))
             continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
+        yield from _usable(path, number, row, problems)
 
 
 def _json_rows(
     path: Path, text: str, problems: list[Problem]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        rows = json.loads(text) if text.strip() else []
+        rows = json.loads(text, object_pairs_hook=_object) if text.strip() else []
     except (ValueError, RecursionError) as problem:
         raise DataError(f"{path} is not valid JSON: {problem}") from problem
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a list of rows; for one row a line use .jsonl.")
     for number, row in enumerate(rows, 1):
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            problems.append(Problem(path.name, number, "not a JSON object ({...})"))
+        yield from _usable(path, number, row, problems)
+
+
+class _Twice(dict[str, Any]):
+    """An object that names a field twice, itself or in one of its turns; JSON keeps the last."""
+
+    def __init__(self, field: str):
+        super().__init__()
+        self.field = field
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        return _Twice(next(name for name in names if names.count(name) > 1))
+    for value in made.values():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, _Twice):
+                return inner
+    return made
+
+
+def _usable(
+    path: Path, number: int, row: Any, problems: list[Problem]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(row, _Twice):
+        reason = f"the field {row.field!r} stands twice, and only one of them could be read"
+        problems.append(Problem(path.name, number, reason))
+    elif isinstance(row, dict):
+        yield number, row
+    else:
+        problems.append(Problem(path.name, number, "not a JSON object ({...})"))
 
 
 def _csv_rows(
     path: Path, text: str, problems: list[Problem], delimiter: str
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(10**9)  # the default refuses a cell of 131,072 characters
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # Strict, or one unclosed quote makes a single answer of all the rows that follow.
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number, line = 0, 1
     try:
         names = list(reader.fieldnames or ())
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise DataError(f"{path} has two columns named {twice[0]!r}; rename one of them.")
+        line = reader.line_num + 1
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 problems.append(Problem(path.name, number, "more or fewer cells than the header"))
             else:
                 yield number, dict(row)
+            line = reader.line_num + 1
     except csv.Error as problem:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {problem}") from problem
+        raise DataError(
+            f"{path}, row {number + 1} (from line {line}): not valid CSV: {problem}. A quote that "
+            "opens a cell must close it; inside, a quote is written twice."
+        ) from problem
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,6 +10,7 @@ import numpy as np
 from . import KitError
 
 _DRAWS_AT_ONCE = 2**20  # of a bootstrap: 16 MB at a time
+_FEW = 10  # below so many questions a bootstrap's interval is far too narrow
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def paired_bootstrap(
     """The mean difference tuned - base with its 95 % bootstrap percentile interval.
 
     Questions are resampled in pairs: an easy question is easy for both models, and only what
-    is left after that counts.
+    is left after that counts. Fewer than 10 questions get Student's t-interval instead, which is
+    wider as it should be, and a single one an endless interval: it tells nothing of the others.
 
     Args:
         base, tuned: one score a question, in the same order.
@@ -64,14 +66,16 @@ def paired_bootstrap(
         The interval of the mean difference.
 
     Raises:
-        KitError: no scores, or lists of different length.
+        KitError: no scores, lists of different length, or scores that are no finite numbers.
 
     Source: Efron & Tibshirani 1993, chapter 13; equal to `scipy.stats.bootstrap` with
     method="percentile" up to resampling noise.
     """
     if len(base) != len(tuned) or not len(base):
         raise KitError(f"Paired scores are needed: got {len(base)} and {len(tuned)}.")
-    difference = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
+    difference = _finite(tuned) - _finite(base)
+    if len(difference) < _FEW:
+        return _student(difference)
     means = _resampled_means(difference, resamples, np.random.default_rng(seed))
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(difference.mean()), float(low), float(high))
@@ -105,6 +109,16 @@ def unpaired_bootstrap(
     means = _resampled_means(other, resamples, rng) - _resampled_means(one, resamples, rng)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(other.mean() - one.mean()), float(low), float(high))
+
+
+def _student(values: np.ndarray) -> Interval:
+    if len(values) == 1:
+        return Interval(float(values[0]), -math.inf, math.inf)
+    from scipy.stats import t  # comes with datasketch; here, because loading it takes a second
+
+    middle = float(values.mean())
+    half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return Interval(middle, middle - half, middle + half)
 
 
 def _finite(scores: Sequence[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 from . import KitError
 from .client import ask, models
-from .evaluate import Answer, generate, load_run, ready, trained_system
+from .evaluate import Answer, as_base, generate, load_run, ready, trained_system
 
 
 class Talk:
@@ -33,7 +33,7 @@ class Talk:
             model, tokenizer, trained_system(run) if system is None else system, max_new_tokens
         )
         if base:
-            talk._stack.enter_context(model.disable_adapter())
+            talk._stack.enter_context(as_base(model))
         return talk
 
     def ask(self, question: str) -> Answer:

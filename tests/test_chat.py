@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.chat import IGNORED, encode, encode_prompt, render, show, stop_ids
+from qlora_kit.chat import IGNORED, encode, encode_prompt, render, show, stop_ids, turn_marks
 
 
 def turn(role, content):
@@ -93,6 +93,19 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(other):
     )
     with pytest.raises(KitError, match="differently once others follow"):
         encode(other, [*TALK, turn("user", "Whose?"), turn("assistant", "Mine.")])
+
+
+def test_a_template_that_asks_otherwise_than_it_shows_is_refused(other):
+    other.chat_template = other.chat_template.replace("assistant\n' }}", "assistant\n<think>' }}")
+    with pytest.raises(KitError, match="before turn 2 differently when it asks") as caught:
+        encode(other, TALK)
+    assert "Split" not in str(caught.value)
+
+
+def test_special_tokens_that_the_template_does_not_use_are_plain_text(other):
+    assert set(turn_marks(other)) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>"}
+    other.add_special_tokens({"additional_special_tokens": ["<filename>"]})
+    assert "<filename>" not in turn_marks(other)
 
 
 def test_a_template_that_doubles_the_bos_is_refused(other):

@@ -67,8 +67,12 @@ def test_eval_writes_scoreboard_and_report(run):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "scoreboard.json").read_text())
     assert (folder / "report.html").exists()
-    shown = kit("eval", folder, rows, "--no-probe", "--max-new-tokens", 12)
+    assert "16 of 16 rows" in done.stderr
+    assert "TRAINED ON" in done.stderr
+    assert "16 of 16 rows it was trained on" in (folder / "report.html").read_text()
+    shown = kit("eval", folder, rows, "--no-probe", "--max-new-tokens", 2)
     assert "token F1" in shown.stdout
+    assert "16 of 16 reference answers are longer than --max-new-tokens 2" in shown.stderr
 
 
 def test_documents_become_training_and_test_rows(tmp_path):

@@ -56,6 +56,15 @@ def test_headings_make_sections_and_code_does_not(folder):
     assert found["pump.md", "Pump, Setext"] == "Under an underlined heading."
 
 
+@pytest.mark.parametrize("mark", "\v\f\x1c\x85\u2028\u2029")
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_only_a_line_break_ends_a_line(tmp_path, mark, ending):
+    lines = ["# One", "", f"first{mark}still first{mark}end", "", f"{mark}# Two", "", "second"]
+    (tmp_path / "page.md").write_bytes(ending.join(lines).encode())
+    found = {one.title: one.text for one in read_documents(tmp_path)}
+    assert found == {"One": "first still first end", "Two": "second"}
+
+
 def test_no_word_of_the_manual_is_lost():
     folder = bundled_data("support/docs")
     sections = read_documents(folder, max_words=120)
@@ -74,6 +83,40 @@ def test_long_sections_are_cut_between_paragraphs(tmp_path):
     asked = [row["messages"][0]["content"] for row in rows]
     assert asked[1] == "What does the manual say about Long? (part 2)"
     assert len(set(asked)) == 3
+
+
+def test_a_block_of_code_is_not_cut(tmp_path):
+    code = "```\nfirst line\n\nsecond line\n```"
+    (tmp_path / "page.md").write_text(f"# Page\n\nOne two three.\n \t\n{code}\n   \nFour five six.")
+    pieces = [one.text for one in read_documents(tmp_path, max_words=3)]
+    assert pieces == ["One two three.", code, "Four five six."]
+
+
+def test_front_matter_is_no_text_of_the_page(tmp_path):
+    (tmp_path / "a.md").write_text("---\ntitle: A\ntags: [x]\n---\n# Lamp\n\nIt shines.\n")
+    (tmp_path / "b.md").write_text("---\nOnly a rule.\n\n---\n\n# Pump\n\nIt hums.\n")
+    (tmp_path / "c.md").write_text("---\na: [\n---\nOdd.\n")
+    found = {one.title: one.text for one in read_documents(tmp_path)}
+    assert found["Lamp"] == "It shines."
+    assert "a" not in found
+    assert "Only a rule." in found["b"]
+    assert "a: [" in " ".join(found)
+
+
+def test_no_two_files_ask_the_same(tmp_path):
+    for name in ("lamp", "pump"):
+        (tmp_path / f"{name}.md").write_text(f"# Help\n\nOf {name}.\n\n## {name} parts\n\nMany.")
+        (tmp_path / f"{name}_care.md").write_text(f"## Cleaning\n\nDust the {name}.")
+    rows = to_conversations(read_documents(tmp_path), "{title}")
+    assert [row["messages"][0]["content"] for row in rows] == [
+        "lamp, Help", "Help, lamp parts", "lamp care, Cleaning",
+        "pump, Help", "Help, pump parts", "pump care, Cleaning",
+    ]  # fmt: skip
+
+
+def test_chinese_is_measured_by_its_characters(tmp_path):
+    (tmp_path / "page.md").write_text("# 水\n\n" + "\n\n".join(["水是红色的" * 8] * 3))
+    assert [len(one.text) for one in read_documents(tmp_path, max_words=90)] == [82, 40]
 
 
 def test_rows_can_be_read_back_for_training(folder, tmp_path):

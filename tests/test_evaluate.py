@@ -1,4 +1,6 @@
 import json
+import re
+import string
 
 import pytest
 import torch
@@ -6,21 +8,27 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.chat import encode
 from qlora_kit.config import TrainConfig
-from qlora_kit.data import DataError, bundled_data, read
+from qlora_kit.data import Conversation, DataError, bundled_data, read
 from qlora_kit.evaluate import (
     Answer,
     _answer,
+    _scoreboard,
+    as_base,
     evaluate,
     generate,
     load_run,
+    longer_than,
+    normalize,
     ready,
     score_answers,
     token_f1,
+    trained_on,
 )
 from qlora_kit.hardware import Machine
 from qlora_kit.likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
 from qlora_kit.models import load
 from qlora_kit.train import fine_tune
+from qlora_kit.words import RougeWords
 
 CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 
@@ -52,6 +60,19 @@ def run(tiny, tmp_path_factory):
         ("", "something", 0.0),
         ("", "", 1.0),
         ("six six six", "six", 0.5),
+        ("", "A", 0.0),
+        ("The A.", "a", 2 / 3),
+        ("A+", "A", 0.0),
+        ("5", "-5", 0.0),
+        ("minus (-5)", "Minus: -5.", 1.0),
+        ("3-5 liters", "3 5 liters", 1.0),
+        ("C", "C++", 0.0),
+        ("Use C++, not C#.", "use C++ not C#", 1.0),
+        ("1 + 1 = 2", "1 1 2", 1.0),
+        ("水是红色的。", "水是红色的", 1.0),
+        ("水是藍色", "水是红色", 0.75),
+        ("「みず」は、あか", "みずはあか", 1.0),
+        ("«Привет», мир!", "привет мир", 1.0),
     ],
 )
 def test_token_f1(answer, reference, score):
@@ -66,6 +87,24 @@ def test_scores_of_known_answers():
     assert table["mean_length"] == [5.0, 64.0]
     assert table["rouge_l"][0] == pytest.approx(1.0)
     assert 0 < table["rouge_l"][1] < 0.5
+
+
+@pytest.mark.parametrize(
+    "text", ["水是红色的。", "Вода красная.", "पानी लाल है", "الماء أحمر", "été"]
+)
+def test_the_same_text_is_the_same_in_any_script(text):
+    table = score_answers([Answer(text, True, 5)], [text])
+    assert table["rouge_l"] == table["token_f1"] == table["exact_match"] == [1.0]
+    assert score_answers([Answer("no", True, 1)], [text])["rouge_l"] == [0.0]
+
+
+def test_english_is_scored_as_by_rouge_and_squad():
+    from rouge_score.tokenize import tokenize
+
+    for row in read(bundled_data("support/test.jsonl")):
+        plain = re.sub(f"[{re.escape(string.punctuation)}]", " ", row.answer.lower())
+        assert normalize(row.answer) == re.sub(r"\b(a|an|the)\b", " ", plain).split()
+        assert RougeWords().tokenize(row.answer) == tokenize(row.answer, None)
 
 
 def test_batched_answers_equal_those_of_each_prompt_alone(real):
@@ -172,6 +211,52 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     assert set(board["examples"][0]) == {"question", "reference", "base", "tuned"}
     assert board["examples"][1]["reference"] == "It is green."
     assert {"seconds", "tokens_per_second", "peak_rss_gb"} <= set(board)
+
+
+def board_of(count, **scores):
+    said = [Answer("red", True, 1)] * count
+    talk = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "red"})
+    table = {"exact_match": [1.0] * count, **scores}
+    rows = [Conversation(talk, 1)] * count
+    return _scoreboard(rows, {"base": said, "tuned": said}, {"base": table, "tuned": table}, 1.0)
+
+
+def test_only_what_is_right_or_wrong_gets_mcnemars_test():
+    """A score between 0 and 1 may happen to be 0 or 1 for every question."""
+    board = board_of(2, token_f1=[1.0, 0.0], mean_length=[1.0, 1.0])
+    assert set(board.mcnemar) == {"exact_match"}
+
+
+def test_a_scoreboard_of_one_question_is_still_json():
+    text = json.dumps(board_of(1).as_json(), allow_nan=False)
+    assert json.loads(text)["difference"]["exact_match"] == {"mean": 0.0, "ci95": None}
+
+
+def test_rows_that_were_trained_on_are_counted(run, tmp_path):
+    finished, rows = run
+    conversations = read(rows)
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(rows.read_bytes())
+    assert trained_on(finished.path, copy, conversations) == 16
+    other = '{"prompt": "Light 99?", "completion": "It is red."}\n'
+    copy.write_text("".join(rows.read_text().splitlines(True)[:3]) + other)
+    assert trained_on(finished.path, copy, read(copy)) == 3
+    copy.write_text(other)
+    assert trained_on(finished.path, copy, read(copy)) == 0
+    (tmp_path / "config.yaml").touch()  # a run of an earlier version has no manifest
+    assert trained_on(tmp_path, rows, conversations) == 0
+
+
+def test_references_that_do_not_fit_are_counted(run, tokenizer):
+    rows = read(run[1])
+    length = len(tokenizer(rows[0].answer, add_special_tokens=False).input_ids)
+    assert longer_than(tokenizer, rows[:1], length) == 0
+    assert longer_than(tokenizer, rows[:1], length - 1) == 1
+
+
+def test_a_fully_tuned_model_has_no_base_in_it():
+    with pytest.raises(KitError, match="All weights of this run were trained"):
+        as_base(torch.nn.Linear(1, 1))
 
 
 def test_what_is_not_a_run_is_said(tmp_path, run):

@@ -37,7 +37,10 @@ def test_accuracy_is_what_the_likelihoods_say(loaded, tmp_path, chat):
                 logits = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
             sums.append(sum(logits[at - 1, ids[at]].item() for at in range(len(begin), len(ids))))
         right.append(sums.index(max(sums)) == item.answer)
-    assert scores["acc"] == pytest.approx(sum(right) / len(right))
+    share = sum(right) / len(right)
+    assert scores["acc"] == pytest.approx(share)
+    [error] = [score.error for score in found if score.metric == "acc"]
+    assert error == pytest.approx((share * (1 - share) / (len(right) - 1)) ** 0.5)
 
 
 def test_the_adapter_is_what_is_measured(loaded, tmp_path):
@@ -69,6 +72,8 @@ def test_fewer_questions_when_asked(loaded, tmp_path):
 def test_errors_name_the_way_out(loaded, tmp_path, monkeypatch):
     with pytest.raises(KitError, match="No task absent"):
         run_tasks(*loaded, ["absent"], tmp_path)
+    with pytest.raises(KitError, match="; --folder names"):
+        run_tasks(*loaded, ["absent"])
     with pytest.raises(KitError, match="at least one question"):
         write_task([], tmp_path, "mine")
     with pytest.raises(KitError, match="letters"):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from qlora_kit import KitError
 from qlora_kit.judge import judge
 from qlora_kit.models import load
 
@@ -43,6 +44,11 @@ def test_a_judge_that_likes_the_first_place_decides_nothing(tokenizer):
     assert verdicts[0].winner == "undecided"
     assert verdicts[0].position_bias > 0.8
     assert verdicts[0].preference == pytest.approx(0.5)
+
+
+def test_each_question_needs_two_answers(tokenizer):
+    with pytest.raises(KitError, match="2 questions, 2 first and 1 second"):
+        judge(Scripted(tokenizer, lambda a, b: 3.0), tokenizer, ["q", "q"], ["x", "x"], ["y"])
 
 
 def test_a_real_model_can_judge(tiny):

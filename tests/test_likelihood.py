@@ -13,6 +13,7 @@ from qlora_kit.likelihood import (
     negative_log_likelihood,
     perplexity,
     probe,
+    read_probe,
 )
 from qlora_kit.models import load
 
@@ -65,8 +66,16 @@ def test_more_context_is_what_overlap_buys(model):
 def test_what_cannot_be_measured_is_said(model):
     with pytest.raises(DataError, match="two tokens"):
         perplexity(*model, "")
+    with pytest.raises(DataError, match="window must be at least 2"):
+        perplexity(*model, TEXT, window=1)
     with pytest.raises(DataError, match="stride"):
         perplexity(*model, TEXT, window=8, stride=9)
+
+
+def test_a_probe_may_hold_any_separator_within_a_line(tmp_path):
+    path = tmp_path / "probe.jsonl"
+    path.write_text('{"question": "a\u2028b?", "choices": ["c", "d"], "answer": 1}\n\n')
+    assert read_probe(path) == [ProbeItem("a\u2028b?", ("c", "d"), 1)]
 
 
 def talk(question, answer):

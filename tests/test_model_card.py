@@ -30,6 +30,9 @@ def test_the_card_tells_data_base_settings_scores_and_license(tiny_run, tmp_path
     assert "| rank | 8 |" in card
     assert "| token F1 | 0.100 | 0.500 | +0.400 [+0.300, +0.500] |" in card
     assert "| step | " in card
+    board["difference"]["token_f1"]["ci95"] = None  # of a single question
+    (folder / "scoreboard.json").write_text(json.dumps(board))
+    assert "+0.400 [-inf, +inf] |" in model_card(folder, config, "Weights.", PARITY)
 
 
 def test_a_card_without_scoreboard_or_known_license_says_so(tiny_run):

@@ -74,7 +74,7 @@ def test_modules_import_only_from_their_left():
     order = ["__init__", "parallel", "hardware", "atomic", "templates", "gguf_header", "fetch",
              "models", "quantize", "lora", "qlora", "chat", "loss", "fused", "model_sizes",
              "memory_terms", "memory", "config", "weights", "manifest", "trust", "adapters",
-             "packing", "embeddings", "rows",
+             "packing", "embeddings", "rows", "words",
              "data", "documents", "findings", "similarity", "contradictions", "duplicates",
              "personal_data", "answers", "outliers", "audit", "checkpoint", "run_folder",
              "trainer", "stats", "pictures", "plots", "train", "likelihood", "harness", "judge",

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, ttest_rel
 
 from qlora_kit import KitError
 from qlora_kit.stats import (
@@ -73,6 +73,25 @@ def test_two_independent_groups_give_scipys_interval():
 def test_groups_without_numbers_are_refused(first, second, reason):
     with pytest.raises(KitError, match=reason):
         unpaired_bootstrap(first, second)
+
+
+@pytest.mark.parametrize("questions", [2, 5, 9])
+def test_a_handful_of_questions_get_students_interval(questions):
+    base, tuned = np.random.default_rng(questions).normal(size=(2, questions))
+    found, expected = paired_bootstrap(base, tuned), ttest_rel(tuned, base).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_question_shows_nothing():
+    found = paired_bootstrap([0.0], [1.0])
+    assert (found.mean, found.low, found.high) == (1.0, -np.inf, np.inf)
+    assert not found.clear_of_zero
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_no_number_has_no_interval(wrong):
+    with pytest.raises(KitError, match="Score 2 is not a finite number"):
+        paired_bootstrap([0.1, 0.2], [0.1, wrong])
 
 
 def test_drawing_in_pieces_changes_no_interval(monkeypatch):
