@@ -90,6 +90,7 @@ class Row:
         question: everything said before the last answer.
         answer: the last answer, "" when there is none.
         raw: the row as it stands in the file.
+        turns: each turn of the user with the answer to it; the last answer is `answer`.
     """
 
     number: int
@@ -97,6 +98,7 @@ class Row:
     question: str
     answer: str
     raw: dict[str, Any]
+    turns: tuple[tuple[str, str], ...] = ()
 
 
 def read_rows(
@@ -135,9 +137,11 @@ def _row(
         messages = checked(convert(filled))
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     turns = messages[1:-1] if system or messages[0]["role"] == "system" else messages[:-1]
-    answer = messages[-1]["content"]
     question = "\n".join(turn["content"] for turn in turns)
-    return Row(number, system, question, "" if answer == _BLANK else answer, row)
+    said = ["" if turn["content"] == _BLANK else turn["content"] for turn in messages]
+    asked = {place: turn for place, turn in enumerate(messages) if turn["role"] == "assistant"}
+    pairs = tuple((said[place - 1], said[place]) for place in asked)
+    return Row(number, system, question, said[-1], row, pairs)
 
 
 def _filled(row: dict[str, Any], column: str) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from qlora_kit.contradictions import Answer, conflict
 from qlora_kit.data import DataError, bundled_data, read
 from qlora_kit.findings import KINDS, read_rows
 from qlora_kit.personal_data import find_personal_data, mask_personal_data
-from qlora_kit.similarity import Weights, words_of
+from qlora_kit.similarity import Weights, split_words, words_of
 
 EACH = 200  # planted flaws of each kind
 SWAPS = {"how": "in what way", "cabinet": "unit", "show": "display", "many": "much", "big": "large",
@@ -350,7 +350,87 @@ def test_contradictions_are_found_among_the_rewordings(tmp_path):
     recall, precision = score([set(each.rows) for each in found], truth)
     assert recall >= 0.9
     assert precision >= 0.95
-    assert all(each.drop == each.rows for each in found)
+    exact = [each for each in found if each.reason.startswith("one question")]
+    assert len(exact) >= 0.4 * EACH
+    assert all(each.drop == each.rows for each in exact)
+    assert not [each for each in found if each not in exact and each.drop]  # that is a guess
+
+
+COWS = ("A farmer has {} cows, 20 sheep, 15 goats and 40 hens on the large farm beside the river; "
+        "how many animals does the farmer have in all if 5 goats are sold?")  # fmt: skip
+DIFFERENT = [
+    ("How many miles are in 10 kilometers?", "How many kilometers are in 10 miles?"),
+    ("How long is the trip from Paris to London?", "How long is the trip from London to Paris?"),
+    ("What is 12 + 4?", "What is 12 * 4?"),
+    ("What is 10 - 3?", "What is 3 - 10?"),
+    ("What is the root of 5?", "What is the root of -5?"),
+    ("Who designed C?", "Who designed C++?"),
+    ("Who designed C#?", "Who designed C++?"),
+    ("What does \U0001f600 mean?", "What does \U0001f621 mean?"),
+    ("The dog bit the man. Who was hurt?", "The man bit the dog. Who was hurt?"),
+    ("How do I switch the grow light on?", "How do I switch the grow light off?"),
+    ("How much does it rain in Fernhalde in January?",
+     "How much does it rain in Fernhalde in July?"),
+    ("Which plants may I put in the cabinet?", "Which plants may I not put in the cabinet?"),
+    ("How long do two batteries last in the lamp?", "How long do six batteries last in the lamp?"),
+    ("What is the weight of model A of the pump?", "What is the weight of model B of the pump?"),
+    ("Where is the office of Mrs Keller today?", "Where is the office of Mrs Kellen today?"),
+    (COWS.format(8), COWS.format(250)),
+    ("What prints this?\nfor x in y:\n    a()\n    b()",
+     "What prints this?\nfor x in y:\n    a()\nb()"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two"), DIFFERENT)
+def test_questions_of_the_same_words_may_be_different_ones(tmp_path, one, two):
+    others = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:400:4]]
+    for answers in (("The green room.", "The red room."), ("The room upstairs.",) * 2):
+        rows = [pair(one, answers[0]), pair(two, answers[1])]
+        for more in ([], others):
+            found = audit(write(tmp_path / "a.jsonl", rows + more))
+            kinds = ("exact_duplicate", "near_duplicate", "contradiction")
+            assert not [e for e in found.findings if e.kind in kinds and {1, 2} & {*e.rows}]
+
+
+def test_other_orders_and_near_questions_are_told_and_kept(tmp_path):
+    base = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:400:4]]
+    rows = [pair("After a power cut, does the cabinet remember its times?", "It does, 1 day."),
+            pair("Does the cabinet remember its times after a power cut?", "It does, 1 day."),
+            pair("How long does the warranty of the cabinet last?", "For 2 years."),
+            pair("How long does the warranty of the cabinet alst?", "For 5 years.")]  # fmt: skip
+    found = audit(write(tmp_path / "a.jsonl", rows + base)).findings
+    told = [(each.kind, each.rows, each.drop) for each in found if "length" not in each.kind]
+    assert told == [("near_duplicate", (1, 2), ()), ("contradiction", (3, 4), ())]
+
+
+def test_a_pair_is_no_duplicate_and_contradiction_at_once(tmp_path):
+    said = "Press the {} button at the back of the cabinet twice, and then wait for the click."
+    rows = [pair("How do I reset the cabinet?", said.format(color)) for color in ("green", "red")]
+    found = audit(write(tmp_path / "a.jsonl", rows))
+    assert found.counts() == {"contradiction": 1}
+    assert found.findings[0].drop == (1, 2)
+
+
+def test_an_instruction_with_many_answers_is_no_contradiction(tmp_path):
+    texts = [r.answer for r in read(bundled_data("support/train.jsonl"))]
+    for count in (4, 4000):
+        dice = random.Random(count)
+        told = [f"{dice.choice(texts)} {dice.choice(texts)}" for _ in range(count - 4)]
+        rows = [pair("Write a product description.", text) for text in told + texts[:400:100]]
+        assert not audit(write(tmp_path / "a.jsonl", rows)).of("contradiction")
+    rows = [pair("My pump drips.", name) for name in ("leak", "billing", "leak")]
+    [found] = audit(write(tmp_path / "a.jsonl", rows)).of("contradiction")
+    assert found.drop == (1, 2)
+
+
+def test_words_numbers_and_signs():
+    assert words_of("1,5 Liter").numbers != words_of("15 Liter").numbers
+    assert words_of("1,5 Liter").numbers == words_of("1.5 Liter").numbers
+    assert words_of("1,250.50 and 1,000,000").numbers == ("1000000", "1250.5")
+    assert split_words("\u0939\u093f\u0928\u094d\u0926\u0940 \u0939\u0948") == [
+        "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u0948"]  # fmt: skip
+    assert split_words("**bold**, and/or - a > b, C++!") == [
+        "bold", "and", "or", "a", ">", "b", "c", "++"]  # fmt: skip
 
 
 def test_the_bundled_set_is_left_in_peace():
