@@ -11,19 +11,20 @@ from .data import BadRowError, checked, read_each
 # Each kind, in the order of the report, and what a cleaned copy does about it.
 KINDS = {
     "exact_duplicate": "keeps the first",
-    "near_duplicate": "keeps the first",
+    "near_duplicate": "keeps the first that has no other flaw; all, where only the order differs",
     "test_leak": "drops",
-    "contradiction": "drops all of them: nobody has said which is right",
+    "contradiction": "drops all of them: nobody has said which is right; keeps near questions",
     "personal_data": "masks",
     "empty_answer": "drops",
     "truncated_answer": "drops",
-    "boilerplate_answer": "drops; of an answer to many questions, keeps the first",
+    "boilerplate_answer": "drops; keeps one of an answer to many questions, and what says more",
     "unsafe_phrase": "drops",
     "imbalance": "keeps",
     "skew": "keeps",
     "language_outlier": "keeps",
     "length_outlier": "keeps",
 }
+REPEATS = ("exact_duplicate", "near_duplicate")
 _BLANK = "\N{SYMBOL FOR NULL}"  # stands in for an absent answer while a row is read
 
 
@@ -99,6 +100,11 @@ class Row:
     answer: str
     raw: dict[str, Any]
     turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the assistant says, turn by turn."""
+        return tuple(answer for _, answer in self.turns) or (self.answer,)
 
 
 def read_rows(

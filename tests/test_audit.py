@@ -1,5 +1,6 @@
 """The audit against planted flaws: what it finds, what it leaves, what a copy keeps."""
 
+import csv
 import itertools
 import json
 import random
@@ -653,3 +654,105 @@ def test_what_a_house_never_says_is_found_and_dropped(tmp_path):
     found = audit(write(tmp_path / "rows.jsonl", rows), never=["no refunds"])
     assert [finding.rows for finding in found.of("unsafe_phrase")] == [(5,)]
     assert clean(found, tmp_path / "clean.jsonl").dropped[5][0] == "unsafe_phrase"
+
+
+def talk(*said, system=""):
+    turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": text}
+             for n, text in enumerate(said)]  # fmt: skip
+    return {"messages": [{"role": "system", "content": system}] * bool(system) + turns}
+
+
+def test_of_repeated_rows_the_first_without_another_flaw_is_kept(tmp_path):
+    base = rows_to_clean()[:100]
+    question, answer = "How do I clean the small pump of the cabinet?", "Rinse it in warm water"
+    rows = [pair(question, f"{answer} and the"), pair(question.upper(), f"{answer} and the."),
+            pair("Where is the pump?", "Below the tank."), pair("Where is the pump?", "On top."),
+            pair("Where is the pump?", "Below the tank.")]  # fmt: skip
+    rows += [pair(f"What about shelf {n} of the rack?", f"It holds {n} jars.") for n in range(3)]
+    rows += [pair("Where do I post the form?", "Dear buddy! Send it to us by post, please."),
+             pair("where do I post the form", "Send it to us by post, please."),
+             pair("Where do I post teh form?", "Send it to us by post, please.")]  # fmt: skip
+    data = write(tmp_path / "a.jsonl", rows + base)
+    cleaned = clean(audit(data, never=["buddy"]), tmp_path / "b.jsonl")
+    kinds = {row: kind for row, (kind, _) in cleaned.dropped.items()}
+    assert kinds == {1: "truncated_answer", 3: "contradiction", 4: "contradiction",
+                     5: "contradiction", 9: "unsafe_phrase", 11: "near_duplicate"}  # fmt: skip
+
+
+def test_a_masked_cell_of_json_is_json_still(tmp_path):
+    cell = json.dumps(talk("Who?", "\u00fc: \n ann@example.com\n"), ensure_ascii=True)
+    data = tmp_path / "a.csv"
+    with data.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["messages"])
+        writer.writerow([json.dumps(json.loads(cell)["messages"])])
+    cleaned = clean(audit(data), tmp_path / "b.jsonl")
+    [row] = read(cleaned.path)
+    assert row.answer == "\u00fc: \n [EMAIL]\n"
+
+
+def test_every_turn_of_a_talk_is_looked_at(tmp_path):
+    ask, tell = "How long does the warranty of the cabinet last?", "It lasts for 2 years."
+    last = ("And the lamp of it?", "That one has 1 year.")
+    base = [talk(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:100]]
+    rows = [talk("Help me.", "I'm sorry, but I can't help with that request.", *last),
+            talk("Is it out?", "Open the hatch at the top, and", *last),
+            talk("May I return it?", "No refunds, I fear.", *last),
+            talk("Hello!", "Hello, how are you?", ask, tell, *last)]  # fmt: skip
+    found = audit(write(tmp_path / "a.jsonl", rows + base),
+                  write(tmp_path / "t.jsonl", [talk(ask, tell)]), never=["no refunds"])  # fmt: skip
+    told = {(each.kind, each.rows) for each in found.findings}
+    assert {("boilerplate_answer", (1,)), ("truncated_answer", (2,)), ("unsafe_phrase", (3,)),
+            ("test_leak", (4,))} <= told  # fmt: skip
+    held_out = write(tmp_path / "t.jsonl", [talk("Hi there!", "Hello.", ask, tell)])
+    assert audit(write(tmp_path / "b.jsonl", [talk(ask, tell), *base]), held_out).of("test_leak")
+
+
+def test_another_context_makes_another_question(tmp_path):
+    contexts = ["The blue lamp weighs 5 kg and costs 20 euros.",
+                "The desk of oak weighs 40 kg and costs 300 euros."]  # fmt: skip
+    rows = [talk("Does the text name a weight?", "Yes, it does.", system=c) for c in contexts]
+    rows.append(talk("Does the text name a  Weight", "Yes, it does.", system=contexts[0] + " "))
+    data = write(tmp_path / "a.jsonl", rows[1:])
+    test = write(tmp_path / "t.jsonl", rows[:1])
+    assert [each.rows for each in audit(data, test).of("test_leak")] == [(2,)]
+    assert not audit(data).findings
+    found = audit(write(tmp_path / "b.jsonl", rows)).findings
+    assert [(each.kind, each.rows) for each in found] == [("near_duplicate", (1, 3))]
+
+
+REFUSALS = {
+    "I'm sorry, I don't have that figure in the manual. Ask the Petal Desk.": False,
+    "Unfortunately, I cannot find a page about that; the manual covers care and cleaning.": False,
+    "Sorry, I can't see your order here, but the Petal Desk can look it up.": False,
+    "I'm sorry, but I can't help with that request.": True,
+    "Unfortunately, I cannot answer your question here. Is there anything else?": True,
+    "I'm sorry, but I cannot assist with that, as it goes against my guidelines.": True,
+    "I'm sorry, as an AI language model I don't have that. Ask the Petal Desk.": True,
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_a_refusal_that_says_more_is_told_and_kept(tmp_path, answer):
+    data = write(tmp_path / "a.jsonl", [pair("How heavy is it?", answer), pair("Why?", "So.")])
+    [found] = audit(data).of("boilerplate_answer")
+    assert bool(found.drop) == REFUSALS[answer]
+
+
+def test_a_copy_is_jsonl_and_keeps_half_an_emoji(tmp_path):
+    rows = [pair("Why?", "So.", note="\ud83d"), pair("Who?", "Ann, ann@example.com.")]
+    data = tmp_path / "a.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(KitError, match=r"a \.jsonl file"):
+        clean(audit(data), tmp_path / "b.csv")
+    cleaned = clean(audit(data), tmp_path / "b.jsonl")
+    assert lines(cleaned.path)[0] == rows[0]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_programs_that_are_indented_differently_are_two(tmp_path):
+    code = ["for x in y:\n    a(x)\n    b(x)", "for x in y:\n    a(x)\nb(x)"]
+    rows = [pair("Loop over y, please.", text) for text in code]
+    assert not audit(write(tmp_path / "a.jsonl", rows)).findings
+    rows[1] = pair("Loop over y, please. ", code[0] + "\n")
+    assert audit(write(tmp_path / "a.jsonl", rows)).counts() == {"exact_duplicate": 1}
