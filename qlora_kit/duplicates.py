@@ -152,16 +152,19 @@ def _near(data: _Set, alone: set[int], opposed: "_Opposed") -> Iterator[Finding]
             systems = data.rows[one].system, data.rows[two].system
             if _same_answer(data, one, two) and same_system(*systems):
                 (moved if alike.moved else sure).append((one, two))
+    against: dict[int, set[int]] = defaultdict(set)
+    for one, two in opposed:
+        against[two].add(one)
     first: dict[int, int] = {}
     for whole in components(data.train, sure):
-        group: list[int] = []
+        kept: dict[int, None] = {}
         for index in whole:  # what contradicts one that is kept is no copy of it
-            if not any((other, index) in opposed for other in group):
-                group.append(index)
-        first |= dict.fromkeys(group, group[0])
-        if len(group) > 1:
+            if against[index].isdisjoint(kept):
+                kept[index] = None
+        first |= dict.fromkeys(kept, whole[0])
+        if len(kept) > 1:
             reason = "the same but for case, punctuation, spelling or a word"
-            yield _duplicates(data, group, "near_duplicate", reason)
+            yield _duplicates(data, list(kept), "near_duplicate", reason)
     apart = [(a, b) for a, b in moved if first.get(a, a) != first.get(b, b)]
     for group in components(data.train, apart):
         reason = "the same but for the order of words; look whether they ask the same"
