@@ -30,6 +30,7 @@ from .similarity import (
 
 APART = 0.2  # weighted overlap below which two answers are about different things
 CLOSE = 0.7  # likeness from which one "not", or one opposite, turns the meaning around
+NEARLY = 0.7  # share of the same words that they need before spelling is looked at
 TIGHT = 0.85  # likeness from which two system prompts are one, but for the spelling
 ALIKE = 0.5  # the same for one of many that exclude each other, such as colors: no doubt there
 
@@ -148,6 +149,8 @@ def same_system(one: str, two: str) -> bool:
     if one == two:
         return True
     left, right = _context(one), _context(two)
+    if len(left.all & right.all) < NEARLY * max(len(left.all), len(right.all)):
+        return False  # long contexts are compared word by word only when they may agree
     alike = left.order == right.order or likeness(left, right, Weights(())) >= TIGHT
     return alike and same_numbers(left, right) and not differ(left, right)
 
