@@ -697,7 +697,7 @@ def test_of_repeated_rows_the_first_without_another_flaw_is_kept(tmp_path):
 
 
 def test_a_masked_cell_of_json_is_json_still(tmp_path):
-    cell = json.dumps(talk("Who?", "\u00fc: \n ann@example.com\n"), ensure_ascii=True)
+    cell = json.dumps(talk("Who?", "\u00fc: \nann@example.com\n"), ensure_ascii=True)
     data = tmp_path / "a.csv"
     with data.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -705,7 +705,7 @@ def test_a_masked_cell_of_json_is_json_still(tmp_path):
         writer.writerow([json.dumps(json.loads(cell)["messages"])])
     cleaned = clean(audit(data), tmp_path / "b.jsonl")
     [row] = read(cleaned.path)
-    assert row.answer == "\u00fc: \n [EMAIL]\n"
+    assert row.answer == "\u00fc: \n[EMAIL]\n"
 
 
 def test_every_turn_of_a_talk_is_looked_at(tmp_path):
