@@ -27,6 +27,19 @@ _BOILERPLATE = re.compile(
     r"|\bgoes against my (?:programming|guidelines)",
     re.I,
 )
+# An honest "I don't have that" sends on to somebody, or tells what there is instead.
+_REFUSAL = re.compile(
+    r"(?:i(?: am|'m) sorry|i apologi[sz]e|sorry|unfortunately)\b"
+    r".*(?:have|cannot|can'?t|can not|able)$",
+    re.I | re.S,
+)
+_EMPTY_HELP = re.compile(
+    r"\b(?:(?:anything|something) else|feel free|let me know|(?:happy|glad) to (?:help|assist)|"
+    r"how (?:can|may) i|as an? ai|my (?:guidelines|programming|training)|against|harmful|"
+    r"inappropriate|i (?:cannot|can'?t|won'?t))\b",
+    re.I,
+)
+_MORE = 3  # words after a refusal that name something else
 _ENDS = re.compile(r"[.!?…。！？؟।)\]}>\"'”’»`*_~|][^\w,:;(\[{-]*$")  # noqa: RUF001 (full-width marks)
 _OPEN_END = re.compile(
     r"(?:[,(\[{\u2013\u2014]|\s-|\b(?:the|a|an|and|or|of|with|because|which|your|our|their|my|its|than|"
@@ -67,15 +80,32 @@ def answer_findings(rows: Sequence[Row]) -> Iterator[Finding]:
             rest.append(row)
     kept = []
     for row in rest:
-        match = _BOILERPLATE.search(row.answer.replace("\u2019", "'"))
-        if match:
-            reason = f"the answer says {' '.join(match[0].split())!r}"
-            yield Finding("boilerplate_answer", (row.number,), reason, (row.number,))
+        found = [phrase for phrase in map(_boilerplate, row.answers) if phrase]
+        if found:
+            sure = [phrase for phrase, more in found if not more]
+            reason = f"the answer says {(sure or [found[0][0]])[0]!r}"
+            reason += "" if sure else ", and then more: look whether that helps"
+            drop = (row.number,) if sure else ()
+            yield Finding("boilerplate_answer", (row.number,), reason, drop)
         else:
             kept.append(row)
     if not labels:
         yield from _truncated(kept)
         yield from _repeated(kept)
+
+
+def _boilerplate(answer: str) -> tuple[str, bool] | None:
+    """The phrase that nobody needs, and whether a refusal then names what helps."""
+    answer = answer.replace("\u2019", "'")
+    match = _BOILERPLATE.search(answer)
+    if not match:
+        return None
+    rest = answer[match.end() :]
+    phrase = " ".join(match[0].split())
+    told = _REFUSAL.match(match[0]) and not any(_BOILERPLATE.finditer(rest))
+    words = re.split(r"[.!?;:]\s|\bbut\b|,\s", rest, maxsplit=1)
+    more = bool(told and len(words) == 2 and len(split_words(words[1])) >= _MORE)
+    return phrase, more and not _EMPTY_HELP.search(words[1])
 
 
 def _empty(answer: str, labels: bool) -> str:
@@ -90,14 +120,19 @@ def _empty(answer: str, labels: bool) -> str:
 
 def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
     """Answers that stop against the set's habit, or on a word that nobody ends with."""
-    long = [row for row in rows if len(row.answer.split()) >= _LONG or row.answer.count("```") % 2]
-    ended = sum(bool(_ENDS.search(row.answer)) for row in long)
+    long = [(row, text) for row in rows for text in row.answers
+            if len(text.split()) >= _LONG or text.count("```") % 2]  # fmt: skip
+    ended = sum(bool(_ENDS.search(text)) for _, text in long)
     habit = len(long) >= 20 and ended >= _HABIT * len(long)
-    marker = _closing_marker(long)
-    for row in long:
-        answer = row.answer.rstrip()
+    marker = _closing_marker([text for row, text in long if text == row.answer])
+    told: set[int] = set()
+    for row, text in long:
+        answer = text.rstrip()
         last = answer.split()[-1] if answer else ""
-        if marker and not _last_line(answer).startswith(marker):
+        final = marker and text == row.answer  # the turns before need no closing line
+        if row.number in told:
+            continue
+        if final and not _last_line(answer).startswith(marker):
             reason = f"it lacks the last line with {marker!r} that nearly all others have"
         elif not marker and habit and not _ENDS.search(answer) and not _is_mark(answer):
             share = f"{ended / len(long):.0%}"
@@ -108,6 +143,7 @@ def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
             reason = f"it stops at {last[-20:]!r}, in the middle of a sentence"
         else:
             continue
+        told.add(row.number)
         yield Finding("truncated_answer", (row.number,), reason, (row.number,))
 
 
@@ -122,14 +158,14 @@ def _last_line(answer: str) -> str:
     return answer.rstrip().rsplit("\n", 1)[-1]
 
 
-def _closing_marker(rows: Sequence[Row]) -> str:
+def _closing_marker(answers: Sequence[str]) -> str:
     """The sign that nearly every last line begins with, such as "####", or ""."""
     begins = Counter(
-        _last_line(row.answer).split(maxsplit=1)[0] for row in rows if "\n" in row.answer.strip()
+        _last_line(answer).split(maxsplit=1)[0] for answer in answers if "\n" in answer.strip()
     )
     word, count = begins.most_common(1)[0] if begins else ("", 0)
     sign = bool(word) and not any(character.isalnum() for character in word)
-    usual = len(rows) >= 20 and count >= _HABIT * len(rows)
+    usual = len(answers) >= 20 and count >= _HABIT * len(answers)
     return word if usual and (sign or word.endswith(":")) and word not in "-*•" else ""
 
 

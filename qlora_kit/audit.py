@@ -10,7 +10,7 @@ from typing import Any
 from . import KitError
 from .answers import answer_findings
 from .duplicates import duplicate_findings
-from .findings import KINDS, Audit, Finding, Row, read_rows
+from .findings import KINDS, REPEATS, Audit, Finding, Row, read_rows
 from .outliers import outlier_findings
 from .personal_data import find_personal_data, mask_personal_data
 from .rows import DataError, Problem
@@ -85,7 +85,7 @@ def _unsafe(rows: Sequence[Row], never: Sequence[str]) -> Iterator[Finding]:
     """Answers with what the house never says, as whole words."""
     phrases = {one: " ".join(split_words(one)) for one in never if one.strip()}
     for row in rows:
-        said = f" {' '.join(split_words(row.answer))} "
+        said = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
         found = [one for one, words in phrases.items() if f" {words} " in said]
         if found:
             reason = f"the answer says {', '.join(map(repr, found))}"
@@ -104,15 +104,17 @@ def _personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _parts(row: Row) -> list[tuple[str, str]]:
+    # All turns but the last answer are in the question.
     return [("system prompt", row.system), ("question", row.question), ("answer", row.answer)]
 
 
 def clean(found: Audit, output: str | Path) -> Cleaned:
     """Write a copy without the flaws that need no judgment, and say what was left out.
 
-    Leaves out repeated rows but the first, what the test knows, contradictions, and answers
-    that are empty, truncated, boilerplate or unsafe; masks personal data in all text. Uneven
-    labels and outliers stay: only a person can tell whether they are wrong.
+    Leaves out what the test knows, contradicting answers to one question, answers that are
+    empty, truncated, boilerplate or unsafe, and of the rest repeated rows but the first; masks
+    personal data in all text. What only a person can tell stays: uneven labels, outliers,
+    questions that are only nearly the same or in another order, refusals that say more.
 
     Args:
         found: from `audit`.
@@ -122,23 +124,21 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
         What was left out and masked, row by row.
 
     Raises:
-        KitError: the output is an input, or cannot be written.
+        KitError: the output is an input, is no .jsonl, or cannot be written.
     """
     output = Path(output).expanduser()
     log = output.with_name(f"{output.stem}.log.jsonl")
     check_output(found.file, found.test, output, log)
-    dropped: dict[int, tuple[str, str]] = {}
-    for finding in found.findings:
-        for row in finding.drop:
-            dropped.setdefault(row, (finding.kind, finding.reason))
-    dropped = dict(sorted(dropped.items()))
+    if output.suffix.lower() != ".jsonl":
+        raise KitError(f"{output}: a cleaned copy has one JSON object a line; name a .jsonl file.")
+    dropped = _dropped(found)
     private = {finding.rows[0]: finding.reason for finding in found.of("personal_data")}
     masked = {row: reason for row, reason in private.items() if row not in dropped}
     lines = []
     for number, raw in _raw_rows(found.file):
         if number not in dropped:
             safe = _masked(raw) if number in masked else raw
-            lines.append(json.dumps(safe, ensure_ascii=False, default=str))
+            lines.append(_line(safe))
     if not lines:
         raise KitError(f"Nothing would be left of {found.file}: every row has a finding. Look at "
                        "the report before you clean.")  # fmt: skip
@@ -146,6 +146,33 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     _write(output, lines)
     _write(log, _log(cleaned))
     return cleaned
+
+
+def _dropped(found: Audit) -> dict[int, tuple[str, str]]:
+    """Why each row is left out: its own flaws first, then all but one of what repeats."""
+    dropped: dict[int, tuple[str, str]] = {}
+    for finding in found.findings:
+        if finding.kind not in REPEATS:
+            for row in finding.drop:
+                dropped.setdefault(row, (finding.kind, finding.reason))
+    for finding in found.of("exact_duplicate"):
+        first = dropped.get(finding.rows[0], (finding.kind, finding.reason))
+        for row in finding.drop:  # a copy has all the flaws of the first, named or not
+            dropped.setdefault(row, first)
+    for finding in found.of("near_duplicate"):
+        left = [row for row in finding.rows if row not in dropped] if finding.drop else []
+        dropped |= dict.fromkeys(left[1:], (finding.kind, finding.reason))
+    return dict(sorted(dropped.items()))
+
+
+def _line(row: Any) -> str:
+    """One row as JSON; half an emoji, which no file can hold, keeps its escape."""
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row, default=str)
+    return text
 
 
 def check_output(data: Path, test: Path | None, *outputs: Path) -> None:
@@ -177,10 +204,20 @@ def _raw_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _masked(value: Any) -> Any:
     """The row with personal data masked in every text in it."""
     if isinstance(value, str):
-        return mask_personal_data(value)
+        turns = _turns(value)  # a CSV cell; masked as text it would be no JSON any more
+        return mask_personal_data(value) if turns is None else _line(_masked(turns))
     if isinstance(value, dict):
         return {key: _masked(part) for key, part in value.items()}
     return [_masked(part) for part in value] if isinstance(value, list) else value
+
+
+def _turns(text: str) -> Any:
+    if text.lstrip()[:1] not in ("[", "{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _log(cleaned: Cleaned) -> list[str]:
@@ -189,7 +226,7 @@ def _log(cleaned: Cleaned) -> list[str]:
               "reason": each["reason"]} for each in told["dropped"]]  # fmt: skip
     lines += [{"row": each["row"], "done": "masked", "kind": "personal_data",
                "reason": each["reason"]} for each in told["masked"]]  # fmt: skip
-    return [json.dumps(line, ensure_ascii=False) for line in sorted(lines, key=_row_of)]
+    return [_line(line) for line in sorted(lines, key=_row_of)]
 
 
 def _row_of(line: dict[str, Any]) -> int:
@@ -206,6 +243,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as problem:
-        scratch.unlink(missing_ok=True)
         reason = problem.strerror or problem
         raise KitError(f"{path} could not be written: {reason}. Nothing was changed.") from problem
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -15,11 +15,23 @@ in a hundred are called a contradiction (`tests/test_audit.py`).
 """
 
 import re
+from functools import lru_cache
 
-from .similarity import Weights, Words, likeness, overlap, split_words, words_of
+from .similarity import (
+    Weights,
+    Words,
+    likeness,
+    overlap,
+    reordered,
+    same_numbers,
+    split_words,
+    words_of,
+)
 
 APART = 0.2  # weighted overlap below which two answers are about different things
 CLOSE = 0.7  # likeness from which one "not", or one opposite, turns the meaning around
+NEARLY = 0.7  # share of the same words that they need before spelling is looked at
+TIGHT = 0.85  # likeness from which two system prompts are one, but for the spelling
 ALIKE = 0.5  # the same for one of many that exclude each other, such as colors: no doubt there
 
 _COUNTED = {
@@ -60,7 +72,87 @@ _EXCLUSIVE = tuple(
         "yearly hourly",
     )
 )  # fmt: skip
+_TURNS = ("un", "in", "im", "dis", "non")  # before a word, its opposite
+_EMOJI = "\u2190"  # from here on, signs say a mood as often as a matter
 _SPELLED = re.compile(r"\b([ap])\.m\.", re.I)
+
+
+def names_of(text: str) -> set[str]:
+    """The words that are capitalized though no sentence begins with them.
+
+    Args:
+        text: of any kind.
+    """
+    parts = re.findall(r"(?<![.!?:\n])\s+([A-Z][\w'\u2019-]+)", f"x {text[1:]}")
+    return {word for part in parts for word in split_words(part)}
+
+
+def differ(one: Words, two: Words) -> bool:
+    """Whether two texts of nearly the same words say, or ask, different things.
+
+    So they do when only one has a "not" or a sign, when each has another of things that exclude
+    each other, another count, or another single letter, and when two parts are exchanged.
+
+    Args:
+        one, two: the texts.
+    """
+    if one.order == two.order:
+        return False
+    left, right = one.all - two.all, two.all - one.all
+    if bool(one.all & _NEGATIONS) != bool(two.all & _NEGATIONS):
+        return True
+    signs = [{word for word in side if not word[0].isalnum()} for side in (left, right)]
+    if all(signs) or any(word < _EMOJI for side in signs for word in side):
+        return True
+    letters = [{w for w in side if len(w) == 1 and "a" <= w < "\u2000"} for side in (left, right)]
+    if all(letters) or (letters[0] | letters[1]) - {"a", "i"}:
+        return True
+    if all(any(word in _COUNTED or word[0].isdigit() for word in side) for side in (left, right)):
+        return True
+    if any(group & left and group & right for group in _EXCLUSIVE):
+        return True
+    if any(f"{turn}{word}" in right for word in left for turn in _TURNS):
+        return True
+    if any(f"{turn}{word}" in left for word in right for turn in _TURNS):
+        return True
+    return reordered(one, two) == "exchanged"
+
+
+def same_matter(one: Words, two: Words, text: str, other: str) -> bool:
+    """Whether nothing in two questions of nearly the same words makes them different ones.
+
+    Args:
+        one, two: the questions as words.
+        text, other: as they were asked.
+    """
+    if one.order == two.order or differ(one, two):
+        return False  # the same words, laid out differently: code
+    return not (_capitals(text) - two.all and _capitals(other) - one.all)
+
+
+def _capitals(text: str) -> set[str]:
+    """The names in a question; in a title, where all words have capitals, none can be told."""
+    return set() if all(word[:1].isupper() for word in text.split()[1:]) else names_of(text)
+
+
+@lru_cache(maxsize=4096)
+def _context(system: str) -> Words:
+    return words_of(system)
+
+
+def same_system(one: str, two: str) -> bool:
+    """Whether two system prompts are the same, or nearly: what is asked may stand there.
+
+    Args:
+        one, two: the system prompts, or "".
+    """
+    if one == two:
+        return True
+    left, right = _context(one), _context(two)
+    if len(left.all & right.all) < NEARLY * max(len(left.all), len(right.all)):
+        return False  # long contexts are compared word by word only when they may agree
+    alike = left.order == right.order or likeness(left, right, Weights(())) >= TIGHT
+    return alike and same_numbers(left, right) and not differ(left, right)
 
 
 class Answer:
@@ -73,14 +165,12 @@ class Answer:
     def __init__(self, text: str) -> None:
         text = _SPELLED.sub(r"\1m", text)
         self.order = tuple(_COUNTED.get(word, word) for word in split_words(text))
-        self.words = Words(frozenset(self.order), words_of(text).numbers)
+        self.words = Words(frozenset(self.order), words_of(text).numbers, self.order)
         self.numbers = {word for word in self.words.all if word[0].isdigit()}
         self.negative = bool(self.words.all & _NEGATIONS)
-        self.core = Words(self.words.all - _NEGATIONS - _HELPERS, self.words.numbers)
-        self.names = {
-            word for part in re.findall(r"(?<![.!?:\n])\s+([A-Z][\w'\u2019-]+)", f"x {text[1:]}")
-            for word in split_words(part)
-        }  # fmt: skip
+        core = tuple(word for word in self.order if word not in _NEGATIONS | _HELPERS)
+        self.core = Words(frozenset(core), self.words.numbers, core)
+        self.names = names_of(text)
 
     def verdict(self) -> str:
         """What it begins with: "yes", "no" or ""."""

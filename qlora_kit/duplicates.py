@@ -1,19 +1,21 @@
 """Rows that repeat each other, contradict each other, or are known from the test."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from .contradictions import Answer, conflict
+from .contradictions import Answer, conflict, differ, same_matter, same_system
 from .findings import Finding, Row
 from .similarity import (
     Weights,
     Words,
     components,
     exchange,
+    layout,
     likeness,
     neighbors,
+    reordered,
     same_numbers,
     words_of,
 )
@@ -24,8 +26,10 @@ CROWD = 3  # ... which so many questions show that differ in words that stand fo
 FAMILY = 0.5  # ... and are at least so alike otherwise
 EXCHANGED = 0.06  # weighted share of such words; less is spelling
 SURE = 0.75  # likeness of two questions whose answers must then agree
-GENERIC = 5  # so many different answers make a question an instruction, no question of its own
+GENERIC = 4  # so many different answers make a question an instruction, no question of its own
+UNLIKE = 0.2  # likeness below which two answers are no wordings of one
 SHOWN = 3  # partners named in a reason
+TALK = 4  # words from which a turn of a longer talk says what it is about
 _GROUP = 40  # rows of one question that are compared pair by pair; beyond, with the nearest ones
 
 
@@ -54,11 +58,10 @@ def duplicate_findings(rows: Sequence[Row], test: Sequence[Row] = ()) -> Iterato
     alone = set(range(data.train)) - {index for group in exact for index in group[1:]}
     for group in exact:
         yield _duplicates(data, group, "exact_duplicate", "the same text, character by character")
-    for group in _near(data, alone):
-        reason = "the same but for case, punctuation, spelling, order or a word"
-        yield _duplicates(data, group, "near_duplicate", reason)
+    opposed = _opposed(data, alone)
+    yield from _near(data, alone, opposed)
     yield from _leaks(data)
-    yield from _contradictions(data, alone)
+    yield from _contradictions(data, opposed)
 
 
 def _gather(rows: Sequence[Row], test: Sequence[Row]) -> _Set:
@@ -66,19 +69,25 @@ def _gather(rows: Sequence[Row], test: Sequence[Row]) -> _Set:
     where: dict[str, int] = {}
     questions: list[Words] = []
     members: list[list[int]] = []
-    by_words: dict[Words, int] = {}
+    by_words: dict[tuple[Words, tuple[int, ...]], int] = {}
     for index, row in enumerate(together):
-        text = _plain(row.question)
+        text = row.question.strip()
         if text not in where:
-            words = words_of(text)
-            if words not in by_words:
-                by_words[words] = len(questions)
-                questions.append(words)
+            key = words_of(text), layout(text)
+            if key not in by_words:
+                by_words[key] = len(questions)
+                questions.append(key[0])
                 members.append([])
-            where[text] = by_words[words]
+            where[text] = by_words[key]
         members[where[text]].append(index)
     weights = Weights(questions)
     near = _near_questions(questions, weights)
+    texts = [together[group[0]].question for group in members]
+    near = {
+        (one, two): alike
+        for (one, two), alike in near.items()
+        if same_matter(questions[one], questions[two], texts[one], texts[two])
+    }
     answers = [words_of(row.answer) for row in together]
     return _Set(together, len(rows), questions, members, near, answers, Weights(answers))
 
@@ -125,34 +134,75 @@ def _rows(numbers: Sequence[int]) -> str:
 def _exact(data: _Set) -> list[list[int]]:
     groups = defaultdict(list)
     for index, row in enumerate(data.rows[: data.train]):
-        groups[_plain(row.system), _plain(row.question), _plain(row.answer)].append(index)
+        groups[row.system.strip(), _text(row.question), _text(row.answer)].append(index)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _near(data: _Set, alone: set[int]) -> list[list[int]]:
+def _text(text: str) -> str:
+    """A text without the white space that nobody sees; that before a line may be code."""
+    return "\n".join(line.rstrip() for line in text.strip().split("\n"))
+
+
+def _near(data: _Set, alone: set[int], opposed: "_Opposed") -> Iterator[Finding]:
     """Groups of rows whose questions are alike and whose answers are too."""
-    found = []
-    for one, two, _ in _pairs(data, NEAR):
-        if one in alone and two in alone and _same_answer(data, one, two):
-            found.append((one, two))
-    return components(data.train, found)
+    sure: list[tuple[int, int]] = []
+    moved: list[tuple[int, int]] = []
+    for one, two, alike in _pairs(data, NEAR):
+        if one in alone and two in alone and (min(one, two), max(one, two)) not in opposed:
+            systems = data.rows[one].system, data.rows[two].system
+            if _same_answer(data, one, two) and same_system(*systems):
+                (moved if alike.moved else sure).append((one, two))
+    against: dict[int, set[int]] = defaultdict(set)
+    for one, two in opposed:
+        against[two].add(one)
+    first: dict[int, int] = {}
+    for whole in components(data.train, sure):
+        kept: dict[int, None] = {}
+        for index in whole:  # what contradicts one that is kept is no copy of it
+            if against[index].isdisjoint(kept):
+                kept[index] = None
+        first |= dict.fromkeys(kept, whole[0])
+        if len(kept) > 1:
+            reason = "the same but for case, punctuation, spelling or a word"
+            yield _duplicates(data, list(kept), "near_duplicate", reason)
+    apart = [(a, b) for a, b in moved if first.get(a, a) != first.get(b, b)]
+    for group in components(data.train, apart):
+        reason = "the same but for the order of words; look whether they ask the same"
+        yield replace(_duplicates(data, group, "near_duplicate", reason), drop=())
 
 
 def _same_answer(data: _Set, one: int, two: int) -> bool:
     left, right = data.answers[one], data.answers[two]
-    if left == right:
+    if layout(data.rows[one].answer.strip()) != layout(data.rows[two].answer.strip()):
+        return False
+    if left.order == right.order:
         return True
-    return same_numbers(left, right) and likeness(left, right, data.weights) >= NEAR
+    alike = same_numbers(left, right) and likeness(left, right, data.weights) >= NEAR
+    return alike and not differ(left, right)
 
 
-def _pairs(data: _Set, least: float) -> Iterator[tuple[int, int, float]]:
+@dataclass(frozen=True)
+class _Alike:
+    """How alike two rows' questions are, whether they are one, or one in another order."""
+
+    share: float = 1.0
+    same: bool = True
+    moved: bool = False
+
+
+_SAME = _Alike()
+
+
+def _pairs(data: _Set, least: float) -> Iterator[tuple[int, int, _Alike]]:
     """Pairs of training rows whose questions are at least so alike."""
     for group in data.members:
         train = [index for index in group if index < data.train]
         for one, two in _within(train):
-            yield one, two, 1.0
-    for (left, right), alike in data.near.items():
-        if alike >= least:
+            yield one, two, _SAME
+    for (left, right), share in data.near.items():
+        if share >= least:
+            moved = bool(reordered(data.questions[left], data.questions[right]))
+            alike = _Alike(share, False, moved)
             for one in data.members[left][:_GROUP]:
                 for two in data.members[right][:_GROUP]:
                     if max(one, two) < data.train:
@@ -173,6 +223,29 @@ def _leaks(data: _Set) -> Iterator[Finding]:
     """Training rows that hold a test question, word for word or nearly."""
     if data.train == len(data.rows):
         return
+    known: dict[int, dict[int, str]] = defaultdict(dict)
+    _collect_leaks(data, known)
+    if any(len(row.turns) > 1 for row in data.rows):
+        train, test = data.rows[: data.train], data.rows[data.train :]
+        _collect_leaks(_gather(_turns(train), _turns(test)), known)
+    for held_out, found in sorted(known.items()):
+        numbers = tuple(sorted(found))
+        count = "" if len(numbers) == 1 else f", and {len(numbers) - 1} more"
+        reason = f"row {numbers[0]} knows test row {held_out}: {found[numbers[0]]}{count}"
+        yield Finding("test_leak", numbers, reason, numbers)
+
+
+def _turns(rows: Sequence[Row]) -> list[Row]:
+    """Each turn of a talk as a row of its own, but for the short ones ("Thanks, and then?")."""
+    return [
+        replace(row, question=user, answer=answer, turns=())
+        for row in rows
+        for user, answer in row.turns
+        if len(row.turns) == 1 or len(words_of(user).order) >= TALK
+    ]
+
+
+def _collect_leaks(data: _Set, known: dict[int, dict[int, str]]) -> None:
     beside: dict[int, list[tuple[int, float]]] = defaultdict(list)
     for (one, two), alike in data.near.items():
         beside[one].append((two, alike))
@@ -180,10 +253,12 @@ def _leaks(data: _Set) -> Iterator[Finding]:
     for question, members in enumerate(data.members):
         for index in members:
             if index >= data.train:
-                yield from _leak(data, index, [(question, 1.0), *beside[question]])
+                near = [(question, 1.0), *beside[question]]
+                for number, how in _leak(data, index, near).items():
+                    known[data.rows[index].number].setdefault(number, how)
 
 
-def _leak(data: _Set, test: int, questions: Sequence[tuple[int, float]]) -> Iterator[Finding]:
+def _leak(data: _Set, test: int, questions: Sequence[tuple[int, float]]) -> dict[int, str]:
     held_out = data.rows[test]
     known: dict[int, str] = {}
     for question, alike in questions:
@@ -191,21 +266,24 @@ def _leak(data: _Set, test: int, questions: Sequence[tuple[int, float]]) -> Iter
         generic = len({data.answers[index] for index in train}) >= GENERIC
         for index in train:
             row, same = data.rows[index], _same_answer(data, index, test)
+            # One side without a system prompt is another format, not another question.
+            elsewhere = row.system and held_out.system
+            if elsewhere and not same_system(row.system, held_out.system):
+                continue
             if generic and not same:
                 continue
             exact = _plain(row.question) == _plain(held_out.question)
             part = "question and answer" if same else "question"
             how = "word for word" if exact else f"{alike:.0%} alike"
             known[row.number] = f"{part}, {how}"
-    if known:
-        numbers = tuple(sorted(known))
-        count = "" if len(numbers) == 1 else f", and {len(numbers) - 1} more"
-        reason = f"row {numbers[0]} knows test row {held_out.number}: {known[numbers[0]]}{count}"
-        yield Finding("test_leak", numbers, reason, numbers)
+    return known
 
 
-def _contradictions(data: _Set, alone: set[int]) -> Iterator[Finding]:
-    """Questions that are the same, or nearly, with answers that clearly are not."""
+_Opposed = dict[tuple[int, int], tuple[bool, str]]  # pairs of rows: is it one question? and why
+
+
+def _opposed(data: _Set, alone: set[int]) -> _Opposed:
+    """Pairs of rows with one question, or nearly, and answers that clearly are not one."""
     taken: dict[int, Answer] = {}
 
     def answer(index: int) -> Answer:
@@ -213,21 +291,56 @@ def _contradictions(data: _Set, alone: set[int]) -> Iterator[Finding]:
             taken[index] = Answer(data.rows[index].answer)
         return taken[index]
 
-    found: list[tuple[int, int]] = []
-    reasons: dict[int, str] = {}
+    free = {
+        index
+        for group in data.members
+        for index in _instructed(data, [i for i in group if i in alone], answer)
+    }
+    found: _Opposed = {}
     for one, two, alike in _pairs(data, SURE):
         rows = data.rows[one], data.rows[two]
-        apart = one not in alone or two not in alone or rows[0].system != rows[1].system
-        if apart or not (rows[0].answer.strip() and rows[1].answer.strip()):
+        apart = one not in alone or two not in alone or one in free or two in free
+        if apart or rows[0].system != rows[1].system:
+            continue
+        if not (rows[0].answer.strip() and rows[1].answer.strip()):
             continue
         reason = conflict(answer(one), answer(two), data.weights)
         if reason:
-            found.append((one, two))
-            reasons.setdefault(
-                min(one, two),
-                f"{'one question' if alike == 1 else 'nearly one question'}: {reason}",
-            )
-    for group in components(data.train, found):
+            found[min(one, two), max(one, two)] = alike.same, reason
+    return found
+
+
+def _instructed(data: _Set, group: Sequence[int], answer: Callable[[int], Answer]) -> Sequence[int]:
+    """The rows of a question that is an instruction: many answers, and each is another."""
+    if len(group) < GENERIC:
+        return ()
+    others: list[Answer] = []
+    for index in group:
+        mine = answer(index)
+        if all(_unlike(mine, other, data.weights) for other in others):
+            others.append(mine)
+            if len(others) == GENERIC:
+                return group
+    return ()
+
+
+def _unlike(one: Answer, two: Answer, weights: Weights) -> bool:
+    return bool(conflict(one, two, weights)) or likeness(one.core, two.core, weights) < UNLIKE
+
+
+def _contradictions(data: _Set, opposed: _Opposed) -> Iterator[Finding]:
+    """Questions that are the same, or nearly, with answers that clearly are not.
+
+    Which questions are only nearly the same is a guess: a copy keeps those rows.
+    """
+    sure = {index for pair, (same, _) in opposed.items() if same for index in pair}
+    reasons: dict[int, str] = {}
+    for (index, _), (same, reason) in sorted(opposed.items(), key=lambda item: not item[1][0]):
+        text = f"{'one question' if same else 'nearly one question'}: {reason}"
+        reasons.setdefault(index, text)
+    for group in components(data.train, opposed):
         numbers = tuple(data.rows[index].number for index in group)
-        reason = next(reasons[index] for index in group if index in reasons)
-        yield Finding("contradiction", numbers, reason, numbers)
+        drop = tuple(data.rows[index].number for index in group if index in sure)
+        told = [index for index in group if index in reasons]
+        reason = reasons[min(told, key=lambda index: index not in sure)]
+        yield Finding("contradiction", numbers, reason, drop)

@@ -11,19 +11,20 @@ from .data import BadRowError, checked, read_each
 # Each kind, in the order of the report, and what a cleaned copy does about it.
 KINDS = {
     "exact_duplicate": "keeps the first",
-    "near_duplicate": "keeps the first",
+    "near_duplicate": "keeps the first that has no other flaw; all, where only the order differs",
     "test_leak": "drops",
-    "contradiction": "drops all of them: nobody has said which is right",
+    "contradiction": "drops all of them: nobody has said which is right; keeps near questions",
     "personal_data": "masks",
     "empty_answer": "drops",
     "truncated_answer": "drops",
-    "boilerplate_answer": "drops; of an answer to many questions, keeps the first",
+    "boilerplate_answer": "drops; keeps one of an answer to many questions, and what says more",
     "unsafe_phrase": "drops",
     "imbalance": "keeps",
     "skew": "keeps",
     "language_outlier": "keeps",
     "length_outlier": "keeps",
 }
+REPEATS = ("exact_duplicate", "near_duplicate")
 _BLANK = "\N{SYMBOL FOR NULL}"  # stands in for an absent answer while a row is read
 
 
@@ -90,6 +91,7 @@ class Row:
         question: everything said before the last answer.
         answer: the last answer, "" when there is none.
         raw: the row as it stands in the file.
+        turns: each turn of the user with the answer to it; the last answer is `answer`.
     """
 
     number: int
@@ -97,6 +99,12 @@ class Row:
     question: str
     answer: str
     raw: dict[str, Any]
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the assistant says, turn by turn."""
+        return tuple(answer for _, answer in self.turns) or (self.answer,)
 
 
 def read_rows(
@@ -135,9 +143,11 @@ def _row(
         messages = checked(convert(filled))
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     turns = messages[1:-1] if system or messages[0]["role"] == "system" else messages[:-1]
-    answer = messages[-1]["content"]
     question = "\n".join(turn["content"] for turn in turns)
-    return Row(number, system, question, "" if answer == _BLANK else answer, row)
+    said = ["" if turn["content"] == _BLANK else turn["content"] for turn in messages]
+    asked = {place: turn for place, turn in enumerate(messages) if turn["role"] == "assistant"}
+    pairs = tuple((said[place - 1], said[place]) for place in asked)
+    return Row(number, system, question, said[-1], row, pairs)
 
 
 def _filled(row: dict[str, Any], column: str) -> dict[str, Any] | None:

@@ -17,12 +17,18 @@ MASKS = {
 }
 NATIONAL_MASK = "[ID NUMBER]"
 
+# Scripts without spaces: their signs may stand right beside an address or a number.
+_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_SIGN = rf"[^\W{_UNSPACED}]"
+_PART = rf"[^\W_{_UNSPACED}]"
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[\w.+-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+[^\W\d_]{2,24}(?![\w@]|:[\w/~])"
+    rf"(?<!{_SIGN})(?<![.+-]){_SIGN}(?:{_SIGN}|[.+'\u2019-]){{0,63}}"
+    rf"@(?:{_PART}(?:(?:{_SIGN}|-){{0,61}}{_PART})?\.)+[^\W\d_{_UNSPACED}]{{2,24}}"
+    rf"(?!{_SIGN}|@|:[\w/~])"
 )
 _FILES = ("png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "json", "py", "html")
-_IBAN = re.compile(r"(?<!\w)[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?!\w)")
-_CARD = re.compile(r"(?<![\w.,+-])\d(?:[ -]?\d){12,18}(?![\w-])(?![.,]\d)")
+_IBAN = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9_])")
+_CARD = re.compile(r"(?<![A-Za-z0-9_.,+-])\d(?:[ -]?\d){12,18}(?![A-Za-z0-9_-])(?![.,]\d)")
 # What cards begin with, and how long they then are (ISO/IEC 7812 issuers).
 _ISSUERS = (
     (re.compile(r"4"), {13, 16, 19}),  # Visa
@@ -61,10 +67,12 @@ _NATIONAL = (
     ("Australian TFN", r"\d{3} ?\d{3} ?\d{3}", "au.tfn", r"tfn|tax file"),
 )  # fmt: skip
 _NINO = re.compile(  # no checksum, but a form that nothing else has
-    r"(?<!\w)(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?\d{2}){3} ?[A-D](?!\w)"
+    r"(?<![A-Za-z0-9_])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
+    r"(?: ?\d{2}){3} ?[A-D](?![A-Za-z0-9_])"
 )
 _PHONE = re.compile(
-    r"(?<![\w.,/#$€£@=-])(?:\+ ?)?\(?\d+\)?(?:(?:[ .\-/]{1,2}|(?<=\)))\(?\d+\)?)*(?![\w%€£-])"
+    r"(?<![A-Za-z0-9_.,/#$€£@=-])(?:\+ ?)?\(?\d+\)?(?:(?:[ .\-/]{1,2}|(?<=\)))\(?\d+\)?)*"
+    r"(?![A-Za-z0-9_%€£-])"
 )
 # Also 555-123-4567, which nobody can have: who writes it so means a phone number.
 _NANP = re.compile(
@@ -73,21 +81,40 @@ _NANP = re.compile(
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}")
 # An IP address, a version, or a social security number that nobody can have.
 _NO_PHONE = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|\d{3}-\d\d-\d{4}")
+# Years, a date without marks, and hours of the day.
+_TIME = re.compile(
+    r"(?:19|20)\d\d[-/ ](?:19|20)\d\d|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+)
+_HOURS = re.compile(r"(?:(?:[01]\d|2[0-4])[0-5]\d[ -]?)+")
+_UNITS = re.compile(
+    r"\s?(?:(?:milli|micro|nano)?seconds?|secs?|ms|minutes?|mins?|hours?|days?|weeks?|months?|years?|"
+    r"times|bytes|bits|[kmgt]i?b|units|pieces|people|rows|tokens|euros?|dollars?)\b",
+    re.I,
+)
 _THING = (
     r"\b(?:orders?|invoice|ticket|tracking|serial|part|sku|model|batch|lot|ref|reference|"
     r"confirmation|booking|item|product|isbn|issn|ean|upc|gtin|version|build|firmware|article|"
     r"catalog(?:ue)?|po|rma|parcel|shipment|imei|barcode|transaction|receipt|doi|patent|asin|"
-    r"license|policy|meter|reading|code|pin|id(?! card)|date|commit|error|case)\b"
+    r"license|policy|meter|reading|code|pin|id(?! card)|date|commit|error|case|ratio|range|scale)\b"
+    r"|\u8ba2\u5355|\u8a02\u55ae|\u5355\u53f7|\u55ae\u865f|\u7f16\u53f7"
 )
 _CALLING = (
     r"\b(?:phones?|telephone|tel|mobile|cell(?:phone)?|call(?:ed|ing)?|ring|rang|text(?:ed)?|"
     r"dial|fax|whatsapp|sms|hotline|callback|voicemail|landline|reach (?:me|us|him|her|them)|"
     r"contact|handy|ph|(?:my|his|her|our|their|your) (?:(?:new|old|work|home|direct) )?number|"
     r"telefon|t.l.phone|tel.fono)\b"
+    r"|\u7535\u8bdd|\u96fb\u8a71|\u624b\u673a|\u624b\u6a5f|\u8054\u7cfb|\u643a\u5e2f|\uc804\ud654"
 )
-_TOPIC = re.compile(rf"(?P<thing>{_THING})|(?P<calling>{_CALLING})", re.I)
+_PAYING = (
+    r"\b(?:cards?|credit|debit|visa|mastercard|amex|charged?|paid|pay(?:ment|ing)?|billed)\b"
+    r"|\u5361\u53f7|\u5361\u865f"
+)
+_TOPIC = re.compile(
+    rf"(?P<thing>{_THING})|(?P<calling>{_CALLING})|(?P<paying>(?<!id ){_PAYING})", re.I
+)
 _DIGITS = re.compile(r"(?:\d[^\w\n]{0,2}){6}\d|\d{6}")
 _REGIONS = ("GB", "DE", "FR", "IT", "ES", "AU", "IN")  # numbers at home begin with 0 or stand bare
+_CALLED = (*_REGIONS, "CN", "JP", "KR")  # where words say that it is a number to call
 
 
 @dataclass(frozen=True)
@@ -168,6 +195,8 @@ def _cards(text: str) -> Iterator[Span]:
             begins.match(digits) and len(digits) in lengths for begins, lengths in _ISSUERS
         )
         if issued and len(set(digits)) > 1 and luhn.is_valid(digits):
+            if _topic(text[max(0, match.start() - 40) : match.start()]) == "thing":
+                continue  # one order number in ten passes the checksum
             yield Span(match.start(), match.end(), "card number")
 
 
@@ -188,7 +217,7 @@ def _national(text: str) -> Iterator[Span]:
 
 @cache
 def _form(form: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w.,+#$€£-]){form}(?![\w-])(?![.,]\d)")
+    return re.compile(rf"(?<![A-Za-z0-9_.,+#$€£-]){form}(?![A-Za-z0-9_-])(?![.,]\d)")
 
 
 @cache
@@ -200,9 +229,9 @@ def _checksum(module: str) -> Callable[[str], bool]:
 
 
 def _topic(before: str) -> str:
-    """What the words before a number speak of last: a "thing", "calling", or ""."""
+    """What the words before a number speak of last: a "thing", "calling", "paying", or ""."""
     last = ""
-    for match in _TOPIC.finditer(re.split(r"[.!?;]\s", before)[-1]):
+    for match in _TOPIC.finditer(re.split(r"[.!?;]\s|[\u3002\uff01\uff1f]", before)[-1]):
         last = match.lastgroup or ""
     return last
 
@@ -214,6 +243,8 @@ def _phones(text: str) -> Iterator[Span]:
         if not 7 <= digits <= 15 or _DATE.fullmatch(written) or _NO_PHONE.fullmatch(written):
             continue
         topic = _topic(text[max(0, match.start() - 40) : match.start()])
+        if _TIME.fullmatch(written) or (written.isdigit() and _UNITS.match(text, match.end())):
+            continue
         if _is_phone(written, digits, topic):
             yield Span(match.start(), match.end(), "phone number")
 
@@ -228,11 +259,11 @@ def _is_phone(written: str, digits: int, topic: str) -> bool:
         return True
     if topic == "calling":
         local = len(groups) == 2 and [len(group) for group in groups] == [3, 4]
-        plain = _parses(written, "US") or any(_parses(written, region) for region in _REGIONS)
+        plain = any(_parses(written, region) for region in ("US", *_CALLED))
         return local or (digits >= 8 and plain)
     # At home elsewhere: "020 7946 0958". Without a separator it could be any number.
     grouped = 2 <= len(groups) <= 5 and min(len(group) for group in groups) >= 2
-    at_home = written.lstrip("(").startswith("0") and digits >= 9
+    at_home = written.lstrip("(").startswith("0") and digits >= 9 and not _HOURS.fullmatch(written)
     return grouped and at_home and any(_parses(written, region) for region in _REGIONS)
 
 

@@ -14,8 +14,27 @@ from dataclasses import dataclass
 from typing import Any
 
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: a sign is a word
-_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|[^\W\d_{_ALONE}]+(?:['\u2019][^\W\d_]+)*")
-_APOSTROPHES = str.maketrans("", "", "'\u2019")
+# Vowel signs and accents that stand beside their letter, as in Devanagari; and its joiners.
+_MARKS = "\u200c\u200d" + "".join(
+    chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M")
+)
+_LETTERS = rf"(?:[^\W\d_{_ALONE}][{_MARKS}]*)+"
+# Signs that ask for something else: 12 + 4 or 12 * 4, C or C++, 5 or -5. Elsewhere such a sign is
+# layout (a bullet, a table, bold type), and a hyphen or a slash between words says little.
+_SIGNS = "|".join(
+    (
+        r"(?<=[^\W_])[-!/]*[+*^=<>|&]+[-!/]*(?=[^\W_])",
+        r"(?<=[^\W_] )[-!/]*[+*^=<>|&]+[-!/]*(?= [^\W_])",
+        r"(?<=[\d)])/(?=[\d(])|(?<=[\d)] )/(?= [\d(])",
+        r"(?<=[^\W_])[+#]+(?![^\W_])",
+        r"(?<![^\W_])(?<!\d )-(?=\d)",
+        r"[$\u20ac\xa3\xa5\u20b9\xd7\xf7\xb1\u2212]|(?<=\d)%|(?<=\d )%",
+        "[\u2190-\u2bff\U0001f000-\U0001faff]",  # arrows, comparisons, emoji
+    )
+)
+_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|{_LETTERS}(?:['\u2019]{_LETTERS})*|{_SIGNS}")
+_UNSEEN = str.maketrans("", "", "'\u2019\u200c\u200d")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 
 PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
 TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
@@ -29,25 +48,31 @@ COMMON = 0.05  # words in more than this share of the texts enter the hashes onl
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text as its different words and its numbers."""
+    """A text as its different words, its numbers, and all words in their order."""
 
     all: frozenset[str]
     numbers: tuple[str, ...]
+    order: tuple[str, ...]
 
 
 def split_words(text: str) -> list[str]:
     """The words of a text, without case, punctuation and apostrophes; numbers in one form.
 
+    Emoji, and signs that calculate, compare or belong to a name (C++), are words too.
+
     Args:
         text: in any script.
     """
     found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [_number(word) if word[0].isdigit() else word.translate(_APOSTROPHES) for word in found]
+    return [_number(word) if word[0].isdigit() else word.translate(_UNSEEN) for word in found]
 
 
 def _number(word: str) -> str:
-    plain = word.replace(",", "")
-    if plain.count(".") > 1 or not plain.isascii() or len(plain) > 15:
+    if _THOUSANDS.fullmatch(word):
+        plain = word.replace(",", "")
+    else:  # "1,5" as most of Europe writes it; "1,2,3" stays what it is
+        plain = word.replace(",", ".") if word.count(",") == 1 and "." not in word else word
+    if "," in plain or plain.count(".") > 1 or not plain.isascii() or len(plain) > 15:
         return plain  # a version, or an identifier
     whole, _, rest = plain.partition(".")
     rest = rest.rstrip("0")
@@ -62,7 +87,20 @@ def words_of(text: str) -> Words:
     """
     found = split_words(text)
     numbers = tuple(sorted(word for word in found if word[0].isdigit()))
-    return Words(frozenset(found) - COURTESIES or frozenset(found), numbers)
+    order = tuple(word for word in found if word not in COURTESIES) or tuple(found)
+    return Words(frozenset(order), numbers, order)
+
+
+def layout(text: str) -> tuple[int, ...]:
+    """How far each line is indented, () for prose: in code it is part of what is said.
+
+    Args:
+        text: of any kind.
+    """
+    if "\n " not in text and "\n\t" not in text:
+        return ()
+    lines = [line for line in text.strip("\n").expandtabs().split("\n") if line.strip()]
+    return tuple(len(line) - len(line.lstrip()) for line in lines)
 
 
 class Weights:
@@ -154,6 +192,12 @@ def _typo(one: str, two: str, weights: Weights) -> bool:
     short = min(len(one), len(two))
     if short < 2 or not (weights.rare(one) or weights.rare(two)):
         return False  # "left" and "lift" are both words that others use
+    return _one_edit(one, two)
+
+
+def _one_edit(one: str, two: str) -> bool:
+    """Whether one sign more, less or other, or two neighbors swapped, makes the other."""
+    short = min(len(one), len(two))
     start = 0
     while start < short and one[start] == two[start]:
         start += 1
@@ -172,10 +216,45 @@ def same_numbers(one: Words, two: Words) -> bool:
     """
     if one.numbers == two.numbers:
         return True
-    left, right = Counter(one.numbers), Counter(two.numbers)
-    only_left, only_right = list((left - right).elements()), list((right - left).elements())
     many = min(len(one.numbers), len(two.numbers)) >= 4 and min(len(one.all), len(two.all)) >= 20
-    return many and len(only_left) <= 1 and len(only_right) <= 1
+    left, right = Counter(one.numbers), Counter(two.numbers)
+    only = [*(left - right).elements()], [*(right - left).elements()]
+    # Another digit in a short number is a count, not a typing error.
+    return (
+        many
+        and [len(part) for part in only] == [1, 1]
+        and (min(len(only[0][0]), len(only[1][0])) >= 3 and _one_edit(only[0][0], only[1][0]))
+    )
+
+
+def reordered(one: Words, two: Words) -> str:
+    """How the words that two texts share stand in another order.
+
+    Args:
+        one, two: the texts.
+
+    Returns:
+        "exchanged" when two parts stand in each other's place around a third, which makes
+        another question of it (from A to B, from B to A), or when numbers follow each other
+        differently; "moved" for another order that may say the same; "" for none.
+    """
+    common = one.all & two.all
+    left = [word for word in one.order if word in common]
+    right = [word for word in two.order if word in common]
+    if left == right or Counter(left) != Counter(right):
+        return ""
+    digits = [[word for word in part if word[0].isdigit()] for part in (left, right)]
+    if digits[0] != digits[1]:
+        return "exchanged"
+    while left[0] == right[0]:
+        left, right = left[1:], right[1:]
+    while left[-1] == right[-1]:
+        left, right = left[:-1], right[:-1]
+    first = next((n for n in range(1, len(left)) if right[-n:] == left[:n]), 0)
+    last = next((n for n in range(1, len(left)) if right[:n] == left[-n:]), 0)
+    middle = left[first : len(left) - last]
+    swapped = first and last and middle and right[last : len(right) - first] == middle
+    return "exchanged" if swapped else "moved"
 
 
 def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The audit against planted flaws: what it finds, what it leaves, what a copy keeps."""
 
+import csv
 import itertools
 import json
 import random
@@ -17,7 +18,7 @@ from qlora_kit.contradictions import Answer, conflict
 from qlora_kit.data import DataError, bundled_data, read
 from qlora_kit.findings import KINDS, read_rows
 from qlora_kit.personal_data import find_personal_data, mask_personal_data
-from qlora_kit.similarity import Weights, words_of
+from qlora_kit.similarity import Weights, split_words, words_of
 
 EACH = 200  # planted flaws of each kind
 SWAPS = {"how": "in what way", "cabinet": "unit", "show": "display", "many": "much", "big": "large",
@@ -350,7 +351,87 @@ def test_contradictions_are_found_among_the_rewordings(tmp_path):
     recall, precision = score([set(each.rows) for each in found], truth)
     assert recall >= 0.9
     assert precision >= 0.95
-    assert all(each.drop == each.rows for each in found)
+    exact = [each for each in found if each.reason.startswith("one question")]
+    assert len(exact) >= 0.4 * EACH
+    assert all(each.drop == each.rows for each in exact)
+    assert not [each for each in found if each not in exact and each.drop]  # that is a guess
+
+
+COWS = ("A farmer has {} cows, 20 sheep, 15 goats and 40 hens on the large farm beside the river; "
+        "how many animals does the farmer have in all if 5 goats are sold?")  # fmt: skip
+DIFFERENT = [
+    ("How many miles are in 10 kilometers?", "How many kilometers are in 10 miles?"),
+    ("How long is the trip from Paris to London?", "How long is the trip from London to Paris?"),
+    ("What is 12 + 4?", "What is 12 * 4?"),
+    ("What is 10 - 3?", "What is 3 - 10?"),
+    ("What is the root of 5?", "What is the root of -5?"),
+    ("Who designed C?", "Who designed C++?"),
+    ("Who designed C#?", "Who designed C++?"),
+    ("What does \U0001f600 mean?", "What does \U0001f621 mean?"),
+    ("The dog bit the man. Who was hurt?", "The man bit the dog. Who was hurt?"),
+    ("How do I switch the grow light on?", "How do I switch the grow light off?"),
+    ("How much does it rain in Fernhalde in January?",
+     "How much does it rain in Fernhalde in July?"),
+    ("Which plants may I put in the cabinet?", "Which plants may I not put in the cabinet?"),
+    ("How long do two batteries last in the lamp?", "How long do six batteries last in the lamp?"),
+    ("What is the weight of model A of the pump?", "What is the weight of model B of the pump?"),
+    ("Where is the office of Mrs Keller today?", "Where is the office of Mrs Kellen today?"),
+    (COWS.format(8), COWS.format(250)),
+    ("What prints this?\nfor x in y:\n    a()\n    b()",
+     "What prints this?\nfor x in y:\n    a()\nb()"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two"), DIFFERENT)
+def test_questions_of_the_same_words_may_be_different_ones(tmp_path, one, two):
+    others = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:400:4]]
+    for answers in (("The green room.", "The red room."), ("The room upstairs.",) * 2):
+        rows = [pair(one, answers[0]), pair(two, answers[1])]
+        for more in ([], others):
+            found = audit(write(tmp_path / "a.jsonl", rows + more))
+            kinds = ("exact_duplicate", "near_duplicate", "contradiction")
+            assert not [e for e in found.findings if e.kind in kinds and {1, 2} & {*e.rows}]
+
+
+def test_other_orders_and_near_questions_are_told_and_kept(tmp_path):
+    base = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:400:4]]
+    rows = [pair("After a power cut, does the cabinet remember its times?", "It does, 1 day."),
+            pair("Does the cabinet remember its times after a power cut?", "It does, 1 day."),
+            pair("How long does the warranty of the cabinet last?", "For 2 years."),
+            pair("How long does the warranty of the cabinet alst?", "For 5 years.")]  # fmt: skip
+    found = audit(write(tmp_path / "a.jsonl", rows + base)).findings
+    told = [(each.kind, each.rows, each.drop) for each in found if "length" not in each.kind]
+    assert told == [("near_duplicate", (1, 2), ()), ("contradiction", (3, 4), ())]
+
+
+def test_a_pair_is_no_duplicate_and_contradiction_at_once(tmp_path):
+    said = "Press the {} button at the back of the cabinet twice, and then wait for the click."
+    rows = [pair("How do I reset the cabinet?", said.format(color)) for color in ("green", "red")]
+    found = audit(write(tmp_path / "a.jsonl", rows))
+    assert found.counts() == {"contradiction": 1}
+    assert found.findings[0].drop == (1, 2)
+
+
+def test_an_instruction_with_many_answers_is_no_contradiction(tmp_path):
+    texts = [r.answer for r in read(bundled_data("support/train.jsonl"))]
+    for count in (4, 4000):
+        dice = random.Random(count)
+        told = [f"{dice.choice(texts)} {dice.choice(texts)}" for _ in range(count - 4)]
+        rows = [pair("Write a product description.", text) for text in told + texts[:400:100]]
+        assert not audit(write(tmp_path / "a.jsonl", rows)).of("contradiction")
+    rows = [pair("My pump drips.", name) for name in ("leak", "billing", "leak")]
+    [found] = audit(write(tmp_path / "a.jsonl", rows)).of("contradiction")
+    assert found.drop == (1, 2)
+
+
+def test_words_numbers_and_signs():
+    assert words_of("1,5 Liter").numbers != words_of("15 Liter").numbers
+    assert words_of("1,5 Liter").numbers == words_of("1.5 Liter").numbers
+    assert words_of("1,250.50 and 1,000,000").numbers == ("1000000", "1250.5")
+    assert split_words("\u0939\u093f\u0928\u094d\u0926\u0940 \u0939\u0948") == [
+        "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u0948"]  # fmt: skip
+    assert split_words("**bold**, and/or - a > b, C++!") == [
+        "bold", "and", "or", "a", ">", "b", "c", "++"]  # fmt: skip
 
 
 def test_the_bundled_set_is_left_in_peace():
@@ -448,6 +529,23 @@ def test_personal_data_is_named_and_masked(what):
         text = dice.choice(frames).format(private)
         assert [span.what for span in find_personal_data(text)] == [what], text
         assert private not in mask_personal_data(text)
+
+
+@pytest.mark.parametrize(("text", "masked"), [
+    ("\u5361\u53f74111111111111111\u8c22\u8c22", "\u5361\u53f7[CARD]\u8c22\u8c22"),
+    ("\u6211\u7684\u7535\u8bdd\u662f13800138000", "\u6211\u7684\u7535\u8bdd\u662f[PHONE]"),
+    ("\u90ae\u7bb1zhang.san@qq.com\u8c22\u8c22", "\u90ae\u7bb1[EMAIL]\u8c22\u8c22"),
+    ("To o'brien@example.com, please.", "To [EMAIL], please."),
+    ("To 'ann@example.com', please.", "To '[EMAIL]', please."),
+    ("m\u00fcller@m\u00fcller.de schrieb", "[EMAIL] schrieb"),
+    ("My order was paid with card 4111111111111111", "My order was paid with card [CARD]"),
+    *[(text, text) for text in (
+        "My order number 4111111111111111", "Tracking number 4111111111111111",
+        "The call lasted 1234567890 seconds", "call 2024-2025", "text 20240115",
+        "ratio 0800 1600 2400", "open 0800 1600 2400")],
+])  # fmt: skip
+def test_words_around_a_number_decide(text, masked):
+    assert mask_personal_data(text) == masked
 
 
 def test_what_only_looks_like_personal_data_is_left():
@@ -573,3 +671,105 @@ def test_what_a_house_never_says_is_found_and_dropped(tmp_path):
     found = audit(write(tmp_path / "rows.jsonl", rows), never=["no refunds"])
     assert [finding.rows for finding in found.of("unsafe_phrase")] == [(5,)]
     assert clean(found, tmp_path / "clean.jsonl").dropped[5][0] == "unsafe_phrase"
+
+
+def talk(*said, system=""):
+    turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": text}
+             for n, text in enumerate(said)]  # fmt: skip
+    return {"messages": [{"role": "system", "content": system}] * bool(system) + turns}
+
+
+def test_of_repeated_rows_the_first_without_another_flaw_is_kept(tmp_path):
+    base = rows_to_clean()[:100]
+    question, answer = "How do I clean the small pump of the cabinet?", "Rinse it in warm water"
+    rows = [pair(question, f"{answer} and the"), pair(question.upper(), f"{answer} and the."),
+            pair("Where is the pump?", "Below the tank."), pair("Where is the pump?", "On top."),
+            pair("Where is the pump?", "Below the tank.")]  # fmt: skip
+    rows += [pair(f"What about shelf {n} of the rack?", f"It holds {n} jars.") for n in range(3)]
+    rows += [pair("Where do I post the form?", "Dear buddy! Send it to us by post, please."),
+             pair("where do I post the form", "Send it to us by post, please."),
+             pair("Where do I post teh form?", "Send it to us by post, please.")]  # fmt: skip
+    data = write(tmp_path / "a.jsonl", rows + base)
+    cleaned = clean(audit(data, never=["buddy"]), tmp_path / "b.jsonl")
+    kinds = {row: kind for row, (kind, _) in cleaned.dropped.items()}
+    assert kinds == {1: "truncated_answer", 3: "contradiction", 4: "contradiction",
+                     5: "contradiction", 9: "unsafe_phrase", 11: "near_duplicate"}  # fmt: skip
+
+
+def test_a_masked_cell_of_json_is_json_still(tmp_path):
+    cell = json.dumps(talk("Who?", "\u00fc: \nann@example.com\n"), ensure_ascii=True)
+    data = tmp_path / "a.csv"
+    with data.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["messages"])
+        writer.writerow([json.dumps(json.loads(cell)["messages"])])
+    cleaned = clean(audit(data), tmp_path / "b.jsonl")
+    [row] = read(cleaned.path)
+    assert row.answer == "\u00fc: \n[EMAIL]\n"
+
+
+def test_every_turn_of_a_talk_is_looked_at(tmp_path):
+    ask, tell = "How long does the warranty of the cabinet last?", "It lasts for 2 years."
+    last = ("And the lamp of it?", "That one has 1 year.")
+    base = [talk(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:100]]
+    rows = [talk("Help me.", "I'm sorry, but I can't help with that request.", *last),
+            talk("Is it out?", "Open the hatch at the top, and", *last),
+            talk("May I return it?", "No refunds, I fear.", *last),
+            talk("Hello!", "Hello, how are you?", ask, tell, *last)]  # fmt: skip
+    found = audit(write(tmp_path / "a.jsonl", rows + base),
+                  write(tmp_path / "t.jsonl", [talk(ask, tell)]), never=["no refunds"])  # fmt: skip
+    told = {(each.kind, each.rows) for each in found.findings}
+    assert {("boilerplate_answer", (1,)), ("truncated_answer", (2,)), ("unsafe_phrase", (3,)),
+            ("test_leak", (4,))} <= told  # fmt: skip
+    held_out = write(tmp_path / "t.jsonl", [talk("Hi there!", "Hello.", ask, tell)])
+    assert audit(write(tmp_path / "b.jsonl", [talk(ask, tell), *base]), held_out).of("test_leak")
+
+
+def test_another_context_makes_another_question(tmp_path):
+    contexts = ["The blue lamp weighs 5 kg and costs 20 euros.",
+                "The desk of oak weighs 40 kg and costs 300 euros."]  # fmt: skip
+    rows = [talk("Does the text name a weight?", "Yes, it does.", system=c) for c in contexts]
+    rows.append(talk("Does the text name a  Weight", "Yes, it does.", system=contexts[0] + " "))
+    data = write(tmp_path / "a.jsonl", rows[1:])
+    test = write(tmp_path / "t.jsonl", rows[:1])
+    assert [each.rows for each in audit(data, test).of("test_leak")] == [(2,)]
+    assert not audit(data).findings
+    found = audit(write(tmp_path / "b.jsonl", rows)).findings
+    assert [(each.kind, each.rows) for each in found] == [("near_duplicate", (1, 3))]
+
+
+REFUSALS = {
+    "I'm sorry, I don't have that figure in the manual. Ask the Petal Desk.": False,
+    "Unfortunately, I cannot find a page about that; the manual covers care and cleaning.": False,
+    "Sorry, I can't see your order here, but the Petal Desk can look it up.": False,
+    "I'm sorry, but I can't help with that request.": True,
+    "Unfortunately, I cannot answer your question here. Is there anything else?": True,
+    "I'm sorry, but I cannot assist with that, as it goes against my guidelines.": True,
+    "I'm sorry, as an AI language model I don't have that. Ask the Petal Desk.": True,
+}
+
+
+@pytest.mark.parametrize("answer", REFUSALS)
+def test_a_refusal_that_says_more_is_told_and_kept(tmp_path, answer):
+    data = write(tmp_path / "a.jsonl", [pair("How heavy is it?", answer), pair("Why?", "So.")])
+    [found] = audit(data).of("boilerplate_answer")
+    assert bool(found.drop) == REFUSALS[answer]
+
+
+def test_a_copy_is_jsonl_and_keeps_half_an_emoji(tmp_path):
+    rows = [pair("Why?", "So.", note="\ud83d"), pair("Who?", "Ann, ann@example.com.")]
+    data = tmp_path / "a.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(KitError, match=r"a \.jsonl file"):
+        clean(audit(data), tmp_path / "b.csv")
+    cleaned = clean(audit(data), tmp_path / "b.jsonl")
+    assert lines(cleaned.path)[0] == rows[0]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_programs_that_are_indented_differently_are_two(tmp_path):
+    code = ["for x in y:\n    a(x)\n    b(x)", "for x in y:\n    a(x)\nb(x)"]
+    rows = [pair("Loop over y, please.", text) for text in code]
+    assert not audit(write(tmp_path / "a.jsonl", rows)).findings
+    rows[1] = pair("Loop over y, please. ", code[0] + "\n")
+    assert audit(write(tmp_path / "a.jsonl", rows)).counts() == {"exact_duplicate": 1}
