@@ -114,7 +114,7 @@ def unpaired_bootstrap(
 def _student(values: np.ndarray) -> Interval:
     if len(values) == 1:
         return Interval(float(values[0]), -math.inf, math.inf)
-    from scipy.stats import t  # comes with datasketch; here, because loading it takes a second
+    from scipy.stats import t  # here, because loading it takes a second
 
     middle = float(values.mean())
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
