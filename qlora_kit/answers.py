@@ -102,7 +102,7 @@ def _boilerplate(answer: str) -> tuple[str, bool] | None:
         return None
     rest = answer[match.end() :]
     phrase = " ".join(match[0].split())
-    told = _REFUSAL.match(match[0]) and not any(_BOILERPLATE.finditer(rest))
+    told = _REFUSAL.match(match[0]) and not _BOILERPLATE.search(rest)
     words = re.split(r"[.!?;:]\s|\bbut\b|,\s", rest, maxsplit=1)
     more = bool(told and len(words) == 2 and len(split_words(words[1])) >= _MORE)
     return phrase, more and not _EMPTY_HELP.search(words[1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .rows import DataError
-from .words import split_words
+from .words import spaced_words
 
 _ENDINGS = (".md", ".markdown", ".txt")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -130,7 +130,7 @@ def _names(path: Sequence[tuple[int, str]]) -> tuple[str, ...]:
 def _pieces(text: str, max_words: int) -> Iterator[str]:
     held: list[str] = []
     for paragraph in _paragraphs(text):
-        words = sum(len(split_words(one)) for one in [*held, paragraph])
+        words = sum(len(spaced_words(one)) for one in [*held, paragraph])
         if held and words > max_words:
             yield "\n\n".join(held)
             held = []

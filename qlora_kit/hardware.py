@@ -1,5 +1,6 @@
 """What this machine is: its device, the dtype it is fast in, free memory, threads."""
 
+import gc
 import importlib
 import importlib.metadata
 import os
@@ -221,7 +222,8 @@ def doctor() -> list[Check]:
     Returns:
         One check a subject; any with status "fail" means that training cannot work.
     """
-    found, missing = versions(), [n for n, v in versions().items() if v == "missing"]
+    found = versions()
+    missing = [name for name, version in found.items() if version == "missing"]
     checks = [
         Check("packages", "ok", ", ".join(f"{n} {v}" for n, v in found.items()))
         if not missing
@@ -308,8 +310,6 @@ def doctor_report(checks: list[Check]) -> dict[str, object]:
 
 def release_memory() -> None:
     """Collect garbage and return the memory that malloc holds for nobody to the system."""
-    import gc
-
     gc.collect()
     trim_memory()
 

@@ -18,7 +18,7 @@ _PUNCTUATION = re.compile(
 )
 
 
-def split_words(text: str) -> list[str]:
+def spaced_words(text: str) -> list[str]:
     """What spaces separate; a Chinese character or a kana is a word of its own.
 
     Args:
@@ -39,8 +39,8 @@ def normalize(text: str) -> list[str]:
     Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
     """
     plain = _PUNCTUATION.sub(lambda found: found["kept"] or " ", text.lower())
-    words = split_words(plain)
-    return split_words(re.sub(r"\b(a|an|the)\b(?![+#])", " ", plain)) or words
+    words = spaced_words(plain)
+    return spaced_words(re.sub(r"\b(a|an|the)\b(?![+#])", " ", plain)) or words
 
 
 def token_f1(answer: str, reference: str) -> float:
@@ -66,4 +66,4 @@ class RougeWords:
             text: in any script.
         """
         kinds = ((mark, unicodedata.category(mark)[0]) for mark in text.lower())
-        return split_words("".join(mark if kind in "LMN" else " " for mark, kind in kinds))
+        return spaced_words("".join(mark if kind in "LMN" else " " for mark, kind in kinds))
