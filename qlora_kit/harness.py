@@ -98,9 +98,8 @@ def run_tasks(
         raise KitError("lm-evaluation-harness is not installed: pip install 'qlora-kit[harness]'")
     import lm_eval
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=str(folder) if folder else None)
+    manager = _task_manager(tasks, folder)
     unknown = [task for task in tasks if not manager.match_tasks([task])]
     if unknown or not tasks:
         where = f" nor in {folder}" if folder else "; --folder names a folder of your own"
@@ -118,9 +117,20 @@ def run_tasks(
     return [score for task, table in found["results"].items() for score in _scores(task, table)]
 
 
+def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
+    """Your tasks alone where no others are asked for: to read the harness's takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    if folder:
+        own = TaskManager(include_path=str(folder), include_defaults=False)
+        if set(tasks) <= set(own.all_subtasks):  # a group may name tasks of the harness
+            return own
+    return TaskManager(include_path=str(folder) if folder else None)
+
+
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
-    """Its advice is about arguments chosen here, and it asks git about the reader's folder."""
+    """Its advice is about arguments chosen here, and it asks git and pip about the reader's."""
     import datasets
     from datasets.utils import are_progress_bars_disabled
 
@@ -133,6 +143,7 @@ def _quiet_harness() -> Iterator[None]:
     try:
         with (
             patch("lm_eval.evaluator.get_git_commit_hash", return_value=None),
+            patch("lm_eval.evaluator.add_env_info"),
             patch.dict(os.environ, DISABLE_MULTIPROC="1"),  # it would fork a loaded model
         ):
             yield

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError
-from .atomic import digest, write_text
+from .atomic import digest, while_unchanged, write_text
 from .config import TrainConfig, load_config
 from .hardware import Machine, versions
 from .models import locate
@@ -190,7 +190,7 @@ def hash_base(folder: Path | None) -> dict[str, str]:
     return {
         "base weights": fingerprint(weight_files(folder)),
         "base config": _hash(kept),
-        "tokenizer": _hash(_vocabulary(folder)),
+        "tokenizer": _vocabulary(folder),
         "chat template": _hash(chat_template(folder)),
     }
 
@@ -286,16 +286,26 @@ def require_match(run: str | Path, base: str | None = None) -> None:
         )
 
 
-def _vocabulary(folder: Path) -> Any:
-    """What decides which tokens a text becomes, without what a version of the library adds."""
-    told = _json(folder / "tokenizer.json")
-    model = told.get("model")
-    if isinstance(model, dict):
-        merges = [" ".join(m) if isinstance(m, list) else m for m in model.get("merges") or []]
-        added = [[a.get("id"), a.get("content")] for a in told.get("added_tokens") or []]
-        return [model.get("vocab"), merges, added]
+def _vocabulary(folder: Path) -> str:
+    """The hash of what decides which tokens a text becomes."""
+    fast = folder / "tokenizer.json"
+    found = _fast_vocabulary(fast) if fast.is_file() else None
+    if found is not None:
+        return found
     names = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
-    return [digest(folder / name) for name in names if (folder / name).is_file()]
+    return _hash([digest(folder / name) for name in names if (folder / name).is_file()])
+
+
+@while_unchanged
+def _fast_vocabulary(path: Path) -> str | None:
+    """The hash of a tokenizer.json, without what a version of the library adds to it."""
+    told = _json(path)
+    model = told.get("model")
+    if not isinstance(model, dict):
+        return None
+    merges = [" ".join(m) if isinstance(m, list) else m for m in model.get("merges") or []]
+    added = [[a.get("id"), a.get("content")] for a in told.get("added_tokens") or []]
+    return _hash([model.get("vocab"), merges, added])
 
 
 def _json(path: Path) -> dict[str, Any]:

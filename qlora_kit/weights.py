@@ -4,13 +4,12 @@ import hashlib
 import json
 import math
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import KitError
-from .atomic import write_text
+from .atomic import is_settled, state, write_text
 from .hardware import GB, cache_home
 
 _BITS = {
@@ -23,7 +22,6 @@ _INDEX = "model.safetensors.index.json"
 _CACHE = "fingerprints.json"
 _LARGE = 4 * GB  # takes some seconds
 _CACHED = 1000  # fingerprints kept
-_SETTLED = 2.0  # seconds; a file touched later may still change within its clock's tick
 
 
 @dataclass(frozen=True)
@@ -152,15 +150,12 @@ def fingerprint(files: list[Path]) -> str:
     Raises:
         KitError: a file that is not sound.
     """
-    states = [(path.resolve(), path.stat()) for path in files]
-    key = hashlib.sha256(
-        repr([(str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for path, s in states])
-        .encode()
-    ).hexdigest()  # fmt: skip
+    states = [state(path) for path in files]
+    key = hashlib.sha256(repr(states).encode()).hexdigest()
     known = _remembered()
     if key in known:
         return known[key]
-    size = sum(state.st_size for _, state in states)
+    size = sum(seen[1] for seen in states)
     if size > _LARGE:
         print(f"Hashing {size / GB:.0f} GB of weights (once) ...", file=sys.stderr)
     tensors = sorted((t for path in files for t in read_header(path)), key=lambda t: t.name)
@@ -176,7 +171,7 @@ def fingerprint(files: list[Path]) -> str:
                     raise KitError(f"{tensor.file} became shorter while it was read.")
                 total.update(block)
                 left -= len(block)
-    if all(max(s.st_mtime, s.st_ctime) < time.time() - _SETTLED for _, s in states):
+    if all(map(is_settled, states)):
         _remember(known | {key: total.hexdigest()})
     return total.hexdigest()
 

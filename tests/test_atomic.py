@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from qlora_kit.atomic import digest, write_files, write_text
+from qlora_kit import atomic
+from qlora_kit.atomic import digest, while_unchanged, write_files, write_text
 
 
 def test_a_text_is_replaced_or_left(tmp_path, monkeypatch):
@@ -50,3 +51,21 @@ def test_what_fails_halfway_changes_nothing(tmp_path):
 def test_the_digest_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert digest(tmp_path / "a").startswith("ba7816bf8f01cfea")
+
+
+def test_what_was_read_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    path, reads = tmp_path / "a", []
+
+    @while_unchanged
+    def read(path):
+        reads.append(path)
+        return path.read_text()
+
+    path.write_text("one")
+    assert [read(path), read(path)] == ["one", "one"]
+    assert len(reads) == 2  # so fresh a file may change within the clock's tick
+    monkeypatch.setattr(atomic, "_SETTLED", -1.0)
+    assert [read(path), read(path)] == ["one", "one"]
+    assert len(reads) == 3
+    path.write_text("two")  # as long as before
+    assert read(path) == "two"

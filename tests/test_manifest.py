@@ -188,10 +188,10 @@ def test_the_command_tells_people_and_scripts(home):
 
 
 def test_the_hash_of_a_base_is_remembered_and_forgotten_when_it_changes(home, monkeypatch):
-    from qlora_kit import weights
+    from qlora_kit import atomic, weights
 
     monkeypatch.setenv("QLORA_KIT_CACHE", str(home / "cache"))
-    monkeypatch.setattr(weights, "_SETTLED", -1.0)
+    monkeypatch.setattr(atomic, "_SETTLED", -1.0)
     [file] = weights.weight_files(home / "base")
     first = weights.fingerprint([file])
     monkeypatch.setattr(weights, "read_header", lambda path: pytest.fail("read again"))
