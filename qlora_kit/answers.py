@@ -39,6 +39,7 @@ _EMPTY_HELP = re.compile(
     r"inappropriate|i (?:cannot|can'?t|won'?t))\b",
     re.I,
 )
+_PLACEHOLDER = 60  # characters, marks around it included
 _MORE = 3  # words after a refusal that name something else
 _ENDS = re.compile(r"[.!?…。！？؟।)\]}>\"'”’»`*_~|][^\w,:;(\[{-]*$")  # noqa: RUF001 (full-width marks)
 _OPEN_END = re.compile(
@@ -113,7 +114,8 @@ def _empty(answer: str, labels: bool) -> str:
         return "there is no answer"
     if all(not mark.isalnum() and ord(mark) < 0x2190 for mark in answer):  # arrows, emoji may say
         return "" if labels else f"the answer is only {answer.strip()[:20]!r}"
-    if not labels and " ".join(split_words(answer)) in _NOTHING:
+    short = len(answer) <= _PLACEHOLDER and not labels
+    if short and " ".join(split_words(answer)) in _NOTHING:
         return f"the answer is a placeholder, {answer.strip()[:20]!r}"
     return ""
 
@@ -171,10 +173,10 @@ def _closing_marker(answers: Sequence[str]) -> str:
 
 def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
     """One answer to far more questions than the set's answers usually have."""
-    asked: dict[str, dict[str, int]] = defaultdict(dict)
+    same: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        answer = " ".join(split_words(row.answer))
-        asked[answer].setdefault(" ".join(split_words(row.question)), row.number)
+        same[" ".join(split_words(row.answer))].append(row)
+    asked = {answer: _questions(group) for answer, group in same.items()}
     counts = sorted(len(questions) for questions in asked.values())
     usual = counts[len(counts) // 2] if counts else 0
     for answer, questions in asked.items():
@@ -182,3 +184,13 @@ def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
             numbers = tuple(sorted(questions.values()))
             reason = f"one answer to {len(questions)} different questions (usual here: {usual})"
             yield Finding("boilerplate_answer", numbers, reason, numbers[1:])
+
+
+def _questions(rows: Sequence[Row]) -> dict[str, int]:
+    """The different questions of some rows, each with the first row that asks it."""
+    if len(rows) == 1:
+        return {"": rows[0].number}
+    found: dict[str, int] = {}
+    for row in rows:
+        found.setdefault(" ".join(split_words(row.question)), row.number)
+    return found

@@ -84,7 +84,7 @@ def audit(
 def _unsafe(rows: Sequence[Row], never: Sequence[str]) -> Iterator[Finding]:
     """Answers with what the house never says, as whole words."""
     phrases = {one: " ".join(split_words(one)) for one in never if one.strip()}
-    for row in rows:
+    for row in rows if phrases else ():
         said = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
         found = [one for one, words in phrases.items() if f" {words} " in said]
         if found:
@@ -127,10 +127,7 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
         KitError: the output is an input, is no .jsonl, or cannot be written.
     """
     output = Path(output).expanduser()
-    log = output.with_name(f"{output.stem}.log.jsonl")
-    check_output(found.file, found.test, output, log)
-    if output.suffix.lower() != ".jsonl":
-        raise KitError(f"{output}: a cleaned copy has one JSON object a line; name a .jsonl file.")
+    log = check_copy(found.file, found.test, output)
     dropped = _dropped(found)
     private = {finding.rows[0]: finding.reason for finding in found.of("personal_data")}
     masked = {row: reason for row, reason in private.items() if row not in dropped}
@@ -192,6 +189,26 @@ def check_output(data: Path, test: Path | None, *outputs: Path) -> None:
         for source in (data, test):
             if source and output.exists() and source.exists() and output.samefile(source):
                 raise KitError(f"{output} is an input and would be lost; name another file.")
+
+
+def check_copy(data: Path, test: Path | None, output: Path) -> Path:
+    """Refuse a name that a cleaned copy cannot have: before the audit, not after it.
+
+    Args:
+        data, test: the inputs.
+        output: the copy.
+
+    Returns:
+        Where its log goes.
+
+    Raises:
+        KitError: see `check_output`; or it is no .jsonl.
+    """
+    log = output.with_name(f"{output.stem}.log.jsonl")
+    check_output(data, test, output, log)
+    if output.suffix.lower() != ".jsonl":
+        raise KitError(f"{output}: a cleaned copy has one JSON object a line; name a .jsonl file.")
+    return log
 
 
 def _raw_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -53,10 +53,13 @@ def audit(
 ) -> None:
     """Find duplicates, test leaks, contradictions, personal data and bad answers in a data set."""
     from .audit import audit as look
-    from .audit import check_output
+    from .audit import check_copy, check_output
     from .audit import clean as write_clean
 
-    check_output(data, test, *(path for path in (figure, clean) if path))
+    if figure:
+        check_output(data, test, figure)
+    if clean:
+        check_copy(data, test, clean)
     found = look(data, test, prompt_field, completion_field, never or ())
     cleaned = write_clean(found, clean) if clean else None
     if figure:

@@ -57,7 +57,8 @@ def language_of(text: str) -> str:
     """
     text = text[:_SAMPLE]
     letters = [character for character in text if character.isalpha()]
-    wide = sum(ord(character) >= 0x2E80 for character in letters)  # a sign is a word there
+    # A sign of the scripts from here on says as much as a word.
+    wide = 0 if text.isascii() else sum(letter >= "\u2e80" for letter in letters)
     if len(letters) + 3 * wide < _LETTERS or len(letters) < 0.5 * len(text):
         return ""
     language, certainty = _identifier().classify(text)

@@ -643,6 +643,7 @@ def test_bad_input_is_one_message(tmp_path):
         ((broken,), "broken.jsonl, row 2: not valid JSON"),
         ((good, "--test", good), "the training set itself"),
         ((good, "--clean", good), "is an input"),
+        ((broken, "--clean", tmp_path / "c.csv"), "name a .jsonl file"),  # before it is read
         ((good, "--prompt-field", "a"), "Give both"),
         ((write(tmp_path / "q.jsonl", [{"frage": "a", "antwort": "b"}]),), "--prompt-field frage"),
     ]:
