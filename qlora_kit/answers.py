@@ -114,7 +114,7 @@ def _empty(answer: str, labels: bool) -> str:
         return "there is no answer"
     if all(not mark.isalnum() and ord(mark) < 0x2190 for mark in answer):  # arrows, emoji may say
         return "" if labels else f"the answer is only {answer.strip()[:20]!r}"
-    short = len(answer) <= _PLACEHOLDER and not labels
+    short = len(answer.strip()) <= _PLACEHOLDER and not labels
     if short and " ".join(split_words(answer)) in _NOTHING:
         return f"the answer is a placeholder, {answer.strip()[:20]!r}"
     return ""
