@@ -16,7 +16,7 @@ def standard_error(first, second):
     return statistics.stdev(gaps) / math.sqrt(len(gaps))
 
 
-# Exercise 07.3: without an interval nobody knows
+# Exercise 07.3: the margin of -2 points lies inside the interval
 conclusion = "cannot tell"
 
 ANSWERS = {"07.1": p_value, "07.2": standard_error, "07.3": conclusion}

@@ -15,7 +15,7 @@ def contradicting(rows):
     return found
 
 
-# Exercise 08.3: nothing stands beside it to compare with
-invisible = "a lone wrong label"
+# Exercise 08.3: nothing stands beside them to compare with
+shown = "none"
 
-ANSWERS = {"08.1": dose, "08.2": contradicting, "08.3": invisible}
+ANSWERS = {"08.1": dose, "08.2": contradicting, "08.3": shown}

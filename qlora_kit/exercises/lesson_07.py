@@ -61,15 +61,15 @@ def _spread(values: list[float], lost: int) -> float:
 
 
 def conclusion(answer: Any) -> str:
-    """07.3: what half a point on 200 questions without an interval say."""
+    """07.3: what -0.5 points [-3.1, +2.1] say where a loss of two points would matter."""
     given = str(answer).strip().lower().rstrip(".")
-    if given == "no loss":
-        raise Hint("A difference near zero with a wide interval also allows a loss of points.")
-    if given == "a loss":
-        raise Hint("Half a point of 200 is a single question; chance alone moves more.")
+    if given == "no loss that matters":
+        raise Hint("For that the whole interval must lie above -2 points; where does it begin?")
+    if given == "a loss that matters":
+        raise Hint("For that the whole interval must lie below -2 points; where does it end?")
     if given != "cannot tell":
-        raise Hint('Answer with "no loss", "a loss" or "cannot tell".')
-    return "Ask for the interval. 'Not seen' and 'not there' are two different things."
+        raise Hint('Answer with "no loss that matters", "a loss that matters" or "cannot tell".')
+    return "More questions would make it narrower. 'Not seen' and 'not there' are two things."
 
 
 CHECKS = {"07.1": p_value, "07.2": standard_error, "07.3": conclusion}

@@ -1,4 +1,4 @@
-"""Checks of lesson 08: a dose, a contradiction, and what no audit sees."""
+"""Checks of lesson 08: a dose, a contradiction, and what the audit shows of lone wrong labels."""
 
 from typing import Any
 
@@ -43,16 +43,16 @@ def contradicting(answer: Any) -> str:
     return "The kit's audit does this for questions that are only nearly the same, too."
 
 
-def invisible(answer: Any) -> str:
-    """08.3: which flaw the audit does not find with both files at hand."""
-    given = str(answer).strip().lower().rstrip(".").removeprefix("a ")
-    if given == "copy":
-        raise Hint("A copy has its original beside it; comparing rows finds it.")
-    if given == "leaked question":
-        raise Hint("With the test file at hand a leak is found by comparing.")
-    if given != "lone wrong label":
-        raise Hint('Answer with "a copy", "a lone wrong label" or "a leaked question".')
+def shown(answer: Any) -> str:
+    """08.3: what the audit shows of wrong labels that stand alone and are spread evenly."""
+    given = str(answer).strip().lower().rstrip(".")
+    if given == "contradiction":
+        raise Hint("That takes the same ticket twice; each of these stands in the file once.")
+    if given == "skew":
+        raise Hint("That takes a group that has one label too often; these are spread over both.")
+    if given != "none":
+        raise Hint('Answer with "contradiction", "skew" or "none".')
     return "Let two people label the same rows: where they disagree, the audit can see it."
 
 
-CHECKS = {"08.1": dose, "08.2": contradicting, "08.3": invisible}
+CHECKS = {"08.1": dose, "08.2": contradicting, "08.3": shown}

@@ -36,5 +36,7 @@ MISTAKES = {
         (error(lambda spread, n: spread / n), "not with n"),
         (error(lambda spread, n: spread**2 / n), "variance"),
     ],
-    "07.3": [("no loss", "wide"), ("a loss", "chance"), ("maybe", "Answer with")],
+    "07.3": [
+        ("no loss that matters", "begin"), ("a loss that matters", "end"), ("maybe", "Answer with"),
+    ],
 }  # fmt: skip

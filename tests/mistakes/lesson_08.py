@@ -1,4 +1,4 @@
-"""Typical mistakes of lesson 08: doses, contradictions, and what is invisible."""
+"""Typical mistakes of lesson 08: doses, contradictions, and lone wrong labels."""
 
 
 def rows_where(wrong, start=1):
@@ -23,5 +23,5 @@ MISTAKES = {
         (lambda rows: [n for n, (q, a) in enumerate(rows, 1) if dict(rows[::-1])[q] != a],
          "the one between"),
     ],
-    "08.3": [("a copy", "comparing rows"), ("a leaked question", "test file"), ("all", "Answer")],
+    "08.3": [("contradiction", "twice"), ("skew", "both"), ("all", "Answer")],
 }  # fmt: skip
