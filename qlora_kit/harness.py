@@ -130,7 +130,7 @@ def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
 
 @contextmanager
 def _quiet_harness() -> Iterator[None]:
-    """Its advice is about arguments chosen here, and it asks git and pip about the reader's."""
+    """Its advice is about arguments chosen here, and it asks git and pip about the machine."""
     import datasets
     from datasets.utils import are_progress_bars_disabled
 
