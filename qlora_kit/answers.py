@@ -1,6 +1,7 @@
 """Answers that teach nothing, or the wrong thing: empty, cut off, boilerplate, the same for all."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -47,7 +48,9 @@ _OPEN_END = re.compile(
     r"from|if|when|while|that|every|each|between|into|about|to the|such as))\s*$",
     re.I,
 )
+_TAIL = 100  # characters in which an answer ends
 _HABIT = 0.9  # share of the answers that end in one way for that to be the set's habit
+_UNSAID = re.compile(r"[\W_]+")
 _LONG = 5  # words; shorter answers are often labels or names and end without a mark
 LABELS = 50  # more different answers than this are not labels
 
@@ -124,7 +127,7 @@ def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
     """Answers that stop against the set's habit, or on a word that nobody ends with."""
     long = [(row, text) for row in rows for text in row.answers
             if len(text.split()) >= _LONG or text.count("```") % 2]  # fmt: skip
-    ended = sum(bool(_ENDS.search(text)) for _, text in long)
+    ended = sum(_is_ended(text) for _, text in long)
     habit = len(long) >= 20 and ended >= _HABIT * len(long)
     marker = _closing_marker([text for row, text in long if text == row.answer])
     told: set[int] = set()
@@ -136,17 +139,26 @@ def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
             continue
         if final and not _last_line(answer).startswith(marker):
             reason = f"it lacks the last line with {marker!r} that nearly all others have"
-        elif not marker and habit and not _ENDS.search(answer) and not _is_mark(answer):
+        elif not marker and habit and not _is_ended(answer) and not _is_mark(answer):
             share = f"{ended / len(long):.0%}"
             reason = f"it stops at {last[-20:]!r}; {share} of the set's answers end with a mark"
         elif answer.count("```") % 2:
             reason = "a code block is opened and not closed"
-        elif _OPEN_END.search(answer):
+        elif _OPEN_END.search(answer, _tail(answer)):
             reason = f"it stops at {last[-20:]!r}, in the middle of a sentence"
         else:
             continue
         told.add(row.number)
         yield Finding("truncated_answer", (row.number,), reason, (row.number,))
+
+
+def _is_ended(text: str) -> bool:
+    return bool(_ENDS.search(text, _tail(text)))
+
+
+def _tail(text: str) -> int:
+    """Where to begin to look for an end: from the start, long answers would take minutes."""
+    return max(0, len(text) - _TAIL)
 
 
 def _is_mark(answer: str) -> bool:
@@ -173,9 +185,15 @@ def _closing_marker(answers: Sequence[str]) -> str:
 
 def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
     """One answer to far more questions than the set's answers usually have."""
+    alike: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:  # the same words are the same letters, which are found faster
+        letters = unicodedata.normalize("NFKC", row.answer).casefold()
+        alike[_UNSAID.sub("", letters)].append(row)
     same: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        same[" ".join(split_words(row.answer))].append(row)
+    for letters, group in alike.items():
+        for row in group:
+            key = " ".join(split_words(row.answer)) if len(group) > 1 else letters
+            same[key].append(row)
     asked = {answer: _questions(group) for answer, group in same.items()}
     counts = sorted(len(questions) for questions in asked.values())
     usual = counts[len(counts) // 2] if counts else 0

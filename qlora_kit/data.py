@@ -5,6 +5,7 @@ Every bad row is reported, with file, row and reason, before anything is trained
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from .rows import DataError, Problem, rows_of
 
 Made = TypeVar("Made")
 ROLES = ("system", "user", "assistant")
+_HALF = re.compile("[\ud800-\udfff]")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "user": "user",
                    "assistant": "assistant", "system": "system"}  # fmt: skip
 
@@ -237,7 +239,7 @@ def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
             raise BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise BadRowError(f"turn {number} ({role}): content is not text")
-        if any("\ud800" <= mark <= "\udfff" for mark in content):
+        if _HALF.search(content):
             raise BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
             raise BadRowError(f"turn {number}: a system turn may only come first")

@@ -7,6 +7,7 @@ from itertools import combinations
 
 from .contradictions import Answer, conflict, differ, same_matter, same_system
 from .findings import Finding, Row
+from .neighbors import neighbors
 from .similarity import (
     Weights,
     Words,
@@ -14,7 +15,6 @@ from .similarity import (
     exchange,
     layout,
     likeness,
-    neighbors,
     reordered,
     same_numbers,
     words_of,

@@ -66,6 +66,8 @@ _NATIONAL = (
     ("Canadian SIN", r"\d{9}", "ca.sin", r"\bsin\b|social insurance"),
     ("Australian TFN", r"\d{3} ?\d{3} ?\d{3}", "au.tfn", r"tfn|tax file"),
 )  # fmt: skip
+# Few texts have such a run of signs, and each of these numbers is one.
+_NUMBERED = re.compile(r"\d(?:(?:[ .-]|(?<=\d{6})\+)?[\dA-Z]){6}")
 _NINO = re.compile(  # no checksum, but a form that nothing else has
     r"(?<![A-Za-z0-9_])(?!BG|GB|NK|KN|TN|NT|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
     r"(?: ?\d{2}){3} ?[A-D](?![A-Za-z0-9_])"
@@ -201,6 +203,8 @@ def _cards(text: str) -> Iterator[Span]:
 
 
 def _national(text: str) -> Iterator[Span]:
+    if not _NUMBERED.search(text):
+        return
     for match in _NINO.finditer(text):
         yield Span(match.start(), match.end(), "UK national insurance number")
     for what, form, module, word in _NATIONAL:

@@ -1,4 +1,4 @@
-"""How alike two texts are, and which texts of a large set are alike, without comparing all pairs.
+"""How alike two texts are.
 
 Two numbers are never "nearly" the same, and a word that everybody uses says little: that is
 what keeps two questions of one template apart, and two spellings of one question together.
@@ -7,10 +7,10 @@ what keeps two questions of one template apart, and two spellings of one questio
 import math
 import re
 import unicodedata
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: a sign is a word
@@ -36,14 +36,9 @@ _WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|{_LETTERS}(?:['\u2019]{_LETTERS
 _UNSEEN = str.maketrans("", "", "'\u2019\u200c\u200d")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 
-PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
-TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
-NEIGHBORS = 12  # looked at for each text: bounds the work on sets made from templates
-FLOOR = 0.3  # estimated likeness below which a neighbor is not looked at
 # A question is the same with and without them.
 COURTESIES = {"hi", "hello", "hey", "dear", "please", "pls", "kindly", "thanks", "thank", "thx",
               "cheers", "regards"}  # fmt: skip
-COMMON = 0.05  # words in more than this share of the texts enter the hashes only whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,12 @@ def split_words(text: str) -> list[str]:
         text: in any script.
     """
     found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [_number(word) if word[0].isdigit() else word.translate(_UNSEEN) for word in found]
+    return [word if word.isalpha() else _one_form(word) for word in found]
+
+
+@lru_cache(maxsize=100_000)
+def _one_form(word: str) -> str:
+    return _number(word) if word[0].isdigit() else word.translate(_UNSEEN)
 
 
 def _number(word: str) -> str:
@@ -216,14 +216,16 @@ def same_numbers(one: Words, two: Words) -> bool:
     """
     if one.numbers == two.numbers:
         return True
-    many = min(len(one.numbers), len(two.numbers)) >= 4 and min(len(one.all), len(two.all)) >= 20
+    many = len(one.numbers) >= 4 and min(len(one.all), len(two.all)) >= 20
+    if not many or len(one.numbers) != len(two.numbers):
+        return False
     left, right = Counter(one.numbers), Counter(two.numbers)
     only = [*(left - right).elements()], [*(right - left).elements()]
     # Another digit in a short number is a count, not a typing error.
     return (
-        many
-        and [len(part) for part in only] == [1, 1]
-        and (min(len(only[0][0]), len(only[1][0])) >= 3 and _one_edit(only[0][0], only[1][0]))
+        [len(part) for part in only] == [1, 1]
+        and min(len(only[0][0]), len(only[1][0])) >= 3
+        and _one_edit(only[0][0], only[1][0])
     )
 
 
@@ -255,71 +257,6 @@ def reordered(one: Words, two: Words) -> str:
     middle = left[first : len(left) - last]
     swapped = first and last and middle and right[last : len(right) - first] == middle
     return "exchanged" if swapped else "moved"
-
-
-def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, int]]:
-    """Pairs of texts worth a closer look, by MinHash and a forest of hash prefixes (LSH).
-
-    Args:
-        texts: the set, each text once.
-        weights: of the set.
-
-    Yields:
-        (i, j) with i < j, each pair once.
-    """
-    if len(texts) < 2:
-        return
-    import numpy as np
-    from datasketch import MinHash, MinHashLSHForest
-
-    pieces = _Pieces(weights)
-    hashed = MinHash.bulk(
-        (pieces.of(text) for text in texts), num_perm=PERMUTATIONS, hashfunc=_same
-    )
-    forest = MinHashLSHForest(num_perm=PERMUTATIONS, l=TREES)
-    for index, signature in enumerate(hashed):
-        forest.add(index, signature)
-    forest.index()
-    values = np.stack([signature.hashvalues for signature in hashed]).astype(np.uint32)
-    seen: set[tuple[int, int]] = set()
-    for index, signature in enumerate(hashed):
-        found = np.array(forest.query(signature, NEIGHBORS), dtype=np.int64)
-        alike = (values[found] == values[index]).mean(axis=1)
-        for other in found[alike >= FLOOR].tolist():
-            pair = (min(index, other), max(index, other))
-            if index != other and pair not in seen:
-                seen.add(pair)
-                yield pair
-
-
-def _same(value: int) -> int:
-    return value
-
-
-class _Pieces:
-    """What is hashed: words, and the letter triples of words that say something."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
-        self._cache: dict[str, tuple[int, ...]] = {}
-
-    def of(self, text: Words) -> list[int]:
-        return [piece for word in text.all for piece in self._of(word)] or [0]
-
-    def _of(self, word: str) -> tuple[int, ...]:
-        found = self._cache.get(word)
-        if found is None:
-            found = tuple(zlib.crc32(piece.encode()) for piece in self._split(word))
-            self._cache[word] = found
-        return found
-
-    def _split(self, word: str) -> list[str]:
-        if word[0].isdigit():  # a number tells questions of one template apart
-            return [f"{word}#{copy}" for copy in range(12)]
-        if self._weights.counts[word] > COMMON * self._weights.total:
-            return [word]
-        padded = f" {word} "
-        return [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
 
 
 def components(size: int, pairs: Iterable[tuple[Any, Any]]) -> list[list[int]]:

@@ -17,6 +17,8 @@ from qlora_kit.audit import audit, clean
 from qlora_kit.contradictions import Answer, conflict
 from qlora_kit.data import DataError, bundled_data, read
 from qlora_kit.findings import KINDS, read_rows
+from qlora_kit.neighbors import neighbors
+from qlora_kit.outliers import outlier_findings
 from qlora_kit.personal_data import find_personal_data, mask_personal_data
 from qlora_kit.similarity import Weights, split_words, words_of
 
@@ -434,6 +436,39 @@ def test_words_numbers_and_signs():
         "bold", "and", "or", "a", ">", "b", "c", "++"]  # fmt: skip
 
 
+def test_neighbors_are_the_pairs_that_a_look_at_all_of_them_finds():
+    dice = random.Random(3)
+    texts = []
+    for _ in range(150):
+        words = ["".join(dice.choices(string.ascii_lowercase, k=6)) for _ in range(12)]
+        others = dice.sample(range(12), dice.randrange(1, 9))
+        changed = [f"new{word}" if place in others else word for place, word in enumerate(words)]
+        texts += [words_of(" ".join(words)), words_of(" ".join(changed))]
+    dice.shuffle(texts)
+    found = list(neighbors(texts, Weights(texts)))
+    alike = {
+        (i, j): len(one.all & two.all) / len(one.all | two.all)
+        for (i, one), (j, two) in itertools.combinations(enumerate(texts), 2)
+    }
+    close = {pair for pair, share in alike.items() if share >= 0.6}
+    assert len(close) >= 40
+    assert len(close - set(found)) <= 0.02 * len(close)
+    assert len(found) == len(set(found))
+    assert all(i < j for i, j in found)
+    assert all(alike[pair] > 0 for pair in found)
+
+
+def test_a_crowd_of_like_texts_has_bounded_work_and_keeps_the_nearest():
+    dice = random.Random(4)
+    frame = [f"frame{place}" for place in range(10)]
+    texts = [words_of(" ".join([*frame, *(f"w{dice.randrange(10**6)}" for _ in range(4))]))
+             for _ in range(400)]  # fmt: skip
+    texts += [words_of(f"{' '.join(text.order)} indeed") for text in texts[:50]]
+    found = set(neighbors(texts, Weights(texts)))
+    assert len(found) <= 12 * len(texts)
+    assert sum((index, 400 + index) in found for index in range(50)) >= 48
+
+
 def test_the_bundled_set_is_left_in_peace():
     found = audit(bundled_data("support/train.jsonl"), bundled_data("support/test.jsonl"))
     assert found.rows == 1348
@@ -472,6 +507,32 @@ def test_bad_answers_and_outliers(tmp_path):
     for key, said in truth.items():
         assert said in told[key], (key, told.get(key))
     assert not [key for key in told if key not in truth and key[0] in BAD]
+
+
+FOREIGN = (
+    "Bitte stellen Sie den Schrank im Wohnzimmer auf und ziehen Sie alle Schrauben fest.",
+    "Veuillez poser le meuble dans le salon et serrer toutes les vis avec la clé fournie.",
+    "Por favor coloque el armario en la sala y apriete todos los tornillos con la llave.",
+    "Si prega di mettere il mobile nel soggiorno e stringere tutte le viti con la chiave.",
+    "Zet de kast in de woonkamer en draai alle schroeven vast met de bijgeleverde sleutel.",
+    "Ställ skåpet i vardagsrummet och dra åt alla skruvar med den medföljande nyckeln.",
+    "Proszę postawić szafę w salonie i dokręcić wszystkie śruby dołączonym kluczem.",
+    "Поставьте шкаф в гостиной и затяните все винты ключом.",
+)
+
+
+def test_a_foreign_row_is_found_in_a_set_too_large_to_ask_for_each(tmp_path):
+    dice = random.Random(5)
+    rows = base_rows(dice)
+    rows = (rows + [pair(row["prompt"] + " Today?", row["completion"]) for row in rows])[:6500]
+    places = dice.sample(range(len(rows)), 5 * len(FOREIGN))
+    for place, text in zip(places, itertools.cycle(FOREIGN)):
+        rows[place] = pair(text, rows[place]["completion"])
+    kept = list(read_rows(write(tmp_path / "large.jsonl", rows), None, None))
+    told = {each.rows[0] for each in outlier_findings(kept) if each.kind == "language_outlier"}
+    assert len(rows) >= 6000
+    assert {place + 1 for place in places} <= told
+    assert len(told) <= len(places) + 3
 
 
 @pytest.mark.parametrize("row", [
