@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .chat import IGNORED, encode, stop_ids
+from .chat import IGNORED, Example, encode, stop_ids
 from .data import DataError
-from .packing import block_mask, is_packable, share_prompts
+from .packing import Pack, block_mask, is_packable, share_beginning, share_prompts
 
 _SCORING_TOKENS = 2048  # padded tokens a batch may hold
+_SHARED_TOKENS = 384  # in a row of prompts that share their beginning: attention sees all of it
+_WORTH = 0.9  # share of the tokens from which on that takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def perplexity(
 def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:
     """The summed log-probability of each example's labeled tokens, in nats.
 
-    Answers to the same prompt are scored together, so that the prompt is read once.
+    Answers to one prompt, or prompts with one beginning, are scored together: it is read once.
     """
     import torch
     from torch.nn.utils.rnn import pad_sequence
@@ -107,7 +109,7 @@ def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[f
         lines = [torch.tensor(row[name]) for row in rows]
         return pad_sequence(lines, batch_first=True, padding_value=filler).to(model.device)
 
-    packs = share_prompts(examples, _SCORING_TOKENS if is_packable(model) else 0)
+    packs = _packs(examples) if is_packable(model) else share_prompts(examples, 0)
     packs.sort(key=lambda row: len(row.input_ids), reverse=True)
     sums = torch.zeros(len(examples), device=model.device)
     with torch.inference_mode():
@@ -124,6 +126,14 @@ def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[f
             surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
             sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
     return sums.tolist()
+
+
+def _packs(examples: Sequence[Example]) -> list[Pack]:
+    """The rows with fewer tokens: prompts shared, or what all of them begin with."""
+    prompts = share_prompts(examples, _SCORING_TOKENS)
+    beginning = share_beginning(examples, _SHARED_TOKENS)
+    sizes = [sum(len(row.input_ids) for row in rows) for rows in (prompts, beginning)]
+    return beginning if sizes[1] < _WORTH * sizes[0] else prompts
 
 
 def probe(

@@ -1,6 +1,6 @@
 """Less to compute: examples of like length together, or several in one row that never meet."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +75,52 @@ def share_prompts(examples: Sequence[Example], max_tokens: int) -> list[Pack]:
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, example in enumerate(examples):
-        learned = (at for at, label in enumerate(example.labels) if at and label != IGNORED)
-        start = next(learned, len(example.labels)) - 1
-        groups.setdefault(tuple(example.input_ids[:start]), []).append(index)
+        groups.setdefault(tuple(example.input_ids[: _start(example)]), []).append(index)
+    return [
+        row
+        for prompt, members in groups.items()
+        for row in _share(prompt, members, examples, max_tokens)
+    ]
+
+
+def share_beginning(examples: Sequence[Example], max_tokens: int) -> list[Pack]:
+    """Rows in which examples share what all their prompts begin with, as a system prompt.
+
+    Args:
+        examples: from `chat.encode`.
+        max_tokens: tokens a row may hold; a longer example gets a row to itself.
+
+    Returns:
+        The rows; segment 0 is the beginning, segment i + 1 all the rest of examples[i].
+    """
+    prompts = [example.input_ids[: _start(example)] for example in examples]
+    columns = enumerate(zip(*prompts, strict=False))
+    shortest = min(map(len, prompts), default=0)
+    size = next((at for at, tokens in columns if len(set(tokens)) > 1), shortest)
+    return _share(prompts[0][:size] if prompts else [], range(len(examples)), examples, max_tokens)
+
+
+def _start(example: Example) -> int:
+    """Where the last token stands that only asks: what it predicts is learned."""
+    learned = (at for at, label in enumerate(example.labels) if at and label != IGNORED)
+    return next(learned, len(example.labels)) - 1
+
+
+def _share(
+    prompt: Sequence[int], members: Iterable[int], examples: Sequence[Example], max_tokens: int
+) -> list[Pack]:
     rows: list[Pack] = []
-    for prompt, members in groups.items():
-        row: Pack | None = None
-        for index in members:
-            ids, labels = examples[index].input_ids, examples[index].labels
-            tail = range(len(prompt), len(ids))
-            if row is None or len(row.input_ids) + len(tail) > max_tokens:
-                size = len(prompt)
-                row = Pack(list(prompt), [IGNORED] * size, list(range(size)), [0] * size)
-                rows.append(row)
-            row.input_ids.extend(ids[len(prompt) :])
-            row.labels.extend([IGNORED, *labels[len(prompt) + 1 :]])
-            row.position_ids.extend(tail)
-            row.segments.extend([index + 1] * len(tail))
+    for index in members:
+        ids, labels = examples[index].input_ids, examples[index].labels
+        tail = range(len(prompt), len(ids))
+        if not rows or len(rows[-1].input_ids) + len(tail) > max_tokens:
+            size = len(prompt)
+            rows.append(Pack(list(prompt), [IGNORED] * size, list(range(size)), [0] * size))
+        row = rows[-1]
+        row.input_ids.extend(ids[len(prompt) :])
+        row.labels.extend([IGNORED, *labels[len(prompt) + 1 :]])
+        row.position_ids.extend(tail)
+        row.segments.extend([index + 1] * len(tail))
     return rows
 
 

@@ -10,6 +10,7 @@ from qlora_kit.data import DataError
 from qlora_kit.likelihood import (
     ProbeItem,
     _label_scores,
+    _packs,
     negative_log_likelihood,
     perplexity,
     probe,
@@ -92,6 +93,17 @@ def test_answers_to_one_prompt_score_as_each_alone(model):
         scored = losses(model[0], example.input_ids)[-example.learned - 1 : -1]
         alone.append(scored.mean().item())  # the template ends with a line break after the stop
     assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+
+
+def test_prompts_with_one_beginning_score_as_each_alone(model):
+    system = {"role": "system", "content": "what is the color of the light and who is asking?"}
+    talks = [[system, *talk(question, answer)] for question, answer in
+             [("it?", "red"), ("who is it again?", "the light"), ("is it?", "what a light")]]  # fmt: skip
+    alone = [negative_log_likelihood(*model, [messages])[0] for messages in talks]
+    assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+    examples = [encode(model[1], messages) for messages in talks]
+    assert len(_packs(examples)) == 1
+    assert len(_packs(examples)[0].input_ids) < 0.8 * sum(len(one.input_ids) for one in examples)
 
 
 def test_a_prompt_of_one_token_keeps_its_answers_apart(model):

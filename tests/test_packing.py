@@ -15,6 +15,7 @@ from qlora_kit.packing import (
     pack,
     padding_share,
     require_packable,
+    share_beginning,
     share_prompts,
 )
 from qlora_kit.trainer import MicroBatchCollator, completion_loss
@@ -116,6 +117,26 @@ def test_a_shared_prompt_stands_once_and_each_answer_follows_it():
     assert kept == [1, 2, 1, 3, 4]
     assert [len(row.input_ids) for row in share_prompts(made, 7)] == [7, 6]
     assert [len(row.input_ids) for row in share_prompts(made, 0)] == [5, 4, 4, 4]
+
+
+def test_a_shared_beginning_stands_once_in_each_row():
+    def example(prompt, answer):
+        ids = prompt + answer
+        return Example(ids, [IGNORED] * len(prompt) + answer, len(ids))
+
+    made = [example([7, 8, 9, 5], [1, 2]), example([7, 8, 6], [1]), example([7, 8, 9, 4], [3])]
+    rows = share_beginning(made, 100)
+    assert len(rows) == 1
+    assert rows[0].input_ids == [7, 8, 9, 5, 1, 2, 6, 1, 9, 4, 3]
+    assert rows[0].position_ids == [0, 1, 2, 3, 4, 5, 2, 3, 2, 3, 4]
+    assert rows[0].segments == [0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert [label for label in rows[0].labels if label != IGNORED] == [1, 2, 1, 3]
+    assert [len(row.input_ids) for row in share_beginning(made, 8)] == [8, 5]
+    assert share_beginning([], 8) == []
+    prompts_alike = [example([7, 8], [1]), example([7, 8], [2])]
+    assert share_beginning(prompts_alike, 9)[0].input_ids == [7, 8, 1, 8, 2]
+    nothing = [example([1, 2], [3]), example([2, 2], [3])]
+    assert share_beginning(nothing, 9)[0].segments == [1, 1, 1, 2, 2, 2]
 
 
 def test_like_lengths_together_pad_less():
