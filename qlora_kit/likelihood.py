@@ -103,7 +103,7 @@ def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[f
     from torch.nn.utils.rnn import pad_sequence
 
     from .loss import logits_only_where
-    from .trainer import cut
+    from .micro_batches import cut
 
     def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
         lines = [torch.tensor(row[name]) for row in rows]

@@ -1,5 +1,5 @@
-"""TRL's trainer, taught three things: token-budget micro-batches, logits only where there is
-loss, and to stop in good order when the loss diverges or someone presses Ctrl-C.
+"""TRL's trainer, taught three things: steps of micro-batches, logits only where there is loss,
+and to stop in good order when the loss diverges or someone presses Ctrl-C.
 """
 
 import json
@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,10 +21,8 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from trl import SFTTrainer
 
 from . import KitError, checkpoint, fused, parallel
-from .chat import IGNORED, Example
 from .hardware import Machine, trim_memory
 from .loss import bare_head, completion_loss
-from .packing import block_mask, pack
 from .qlora import cached_when_it_fits
 from .run_folder import with_room
 
@@ -36,78 +33,6 @@ _WINDOW = 4  # losses averaged when judging divergence
 
 class DivergedError(KitError):
     """The loss became NaN, infinite, or several times what it began with."""
-
-
-class MicroBatchCollator:
-    """One optimizer step's rows, sorted by length and cut where a token budget is reached.
-
-    Sorting inside a step leaves the gradient as it is and nearly ends padding; the budget
-    bounds the memory, whatever the rows' lengths.
-
-    Args:
-        pad_id: the token to pad with (masked, so any will do).
-        token_budget: padded tokens that may be worked on at once; a longer row goes alone.
-        packing: fill micro-batches of one row with whole examples that do not see each other.
-    """
-
-    def __init__(self, pad_id: int, token_budget: int, packing: bool = False):
-        self.pad_id, self.token_budget, self.packing = pad_id, token_budget, packing
-        self.at_once = 1  # micro-batches side by side; the budget is split among them
-
-    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, Any]:
-        return {
-            "micro_batches": self._packs(rows) if self.packing else self._groups(rows),
-            "tokens": sum(len(row["input_ids"]) for row in rows),
-            "learned": sum(label != IGNORED for row in rows for label in row["labels"][1:]),
-        }
-
-    def _groups(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
-        rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
-        budget = self.token_budget // self.at_once
-        groups = cut(rows, budget)
-        if self.at_once > 1:  # as many for each worker, and alike, so that none waits for another
-            count = math.ceil(len(groups) / self.at_once) * self.at_once
-            limits = range(len(rows[0]["input_ids"]), budget)
-            enough = bisect_left(limits, True, key=lambda limit: len(cut(rows, limit)) <= count)
-            groups = cut(rows, limits.start + enough)
-            groups.sort(key=lambda group: len(group) * len(group[0]["input_ids"]), reverse=True)
-        return [self._pad(group) for group in groups]
-
-    def _packs(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
-        examples = [Example(row["input_ids"], row["labels"], len(row["input_ids"])) for row in rows]
-        return [
-            {
-                "input_ids": torch.tensor([packed.input_ids]),
-                "labels": torch.tensor([packed.labels]),
-                "position_ids": torch.tensor([packed.position_ids]),
-                "attention_mask": block_mask(torch.tensor([packed.segments])),
-            }
-            for packed in pack(examples, self.token_budget // self.at_once)
-        ]
-
-    def _pad(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        width = len(rows[0]["input_ids"])
-        batch = {
-            "input_ids": torch.full((len(rows), width), self.pad_id),
-            "labels": torch.full((len(rows), width), IGNORED),
-        }
-        for index, row in enumerate(rows):
-            length = len(row["input_ids"])
-            batch["input_ids"][index, :length] = torch.tensor(row["input_ids"])
-            batch["labels"][index, :length] = torch.tensor(row["labels"])
-        return batch
-
-
-def cut(rows: list[dict[str, list[int]]], limit: int) -> list[list[dict[str, list[int]]]]:
-    """Rows, the longest first, in groups that hold no more than limit tokens when padded."""
-    groups: list[list[dict[str, list[int]]]] = []
-    for row in rows:
-        longest = len(groups[-1][0]["input_ids"]) if groups else 0
-        if groups and (len(groups[-1]) + 1) * longest <= limit:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
 
 
 class GroupedSampler(Sampler[int]):

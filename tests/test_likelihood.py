@@ -97,8 +97,8 @@ def test_answers_to_one_prompt_score_as_each_alone(model):
 
 def test_prompts_with_one_beginning_score_as_each_alone(model):
     system = {"role": "system", "content": "what is the color of the light and who is asking?"}
-    talks = [[system, *talk(question, answer)] for question, answer in
-             [("it?", "red"), ("who is it again?", "the light"), ("is it?", "what a light")]]  # fmt: skip
+    asked = {"it?": "red", "who is it again?": "the light", "is it?": "what a light"}
+    talks = [[system, *talk(question, answer)] for question, answer in asked.items()]
     alone = [negative_log_likelihood(*model, [messages])[0] for messages in talks]
     assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
     examples = [encode(model[1], messages) for messages in talks]

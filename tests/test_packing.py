@@ -7,6 +7,8 @@ import torch
 
 from qlora_kit import KitError
 from qlora_kit.chat import IGNORED, Example
+from qlora_kit.loss import completion_loss
+from qlora_kit.micro_batches import MicroBatchCollator
 from qlora_kit.models import load
 from qlora_kit.packing import (
     block_mask,
@@ -18,7 +20,6 @@ from qlora_kit.packing import (
     share_beginning,
     share_prompts,
 )
-from qlora_kit.trainer import MicroBatchCollator, completion_loss
 
 
 def examples(*lengths, seed=0):
@@ -84,6 +85,56 @@ def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
     assert packed == pytest.approx(padded, rel=1e-5)
     assert torch.allclose(gradient, same, atol=1e-6)
     assert counts == others
+
+
+def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padded_one(model):
+    beginning = list(range(40, 70))
+    made = [
+        {"input_ids": beginning + row["input_ids"],
+         "labels": [IGNORED] * (len(beginning) + 1) + row["labels"][1:]}
+        for row in rows(examples(5, 30, 12, 7, 21, 9))
+    ]  # fmt: skip
+    results, computed = [], []
+    for sharing in (False, True):
+        trained = copy.deepcopy(model)
+        step = MicroBatchCollator(0, 160, sharing=sharing)(made)
+        total = 0.0
+        for batch in step["micro_batches"]:
+            loss = completion_loss(trained, batch) / step["learned"]
+            loss.backward()
+            total += loss.item()
+        gradient = trained.model.layers[0].self_attn.q_proj.weight.grad
+        results.append((total, gradient, step["tokens"], step["learned"]))
+        computed.append(sum(batch["input_ids"].numel() for batch in step["micro_batches"]))
+    (padded, gradient, *counts), (shared, same, *others) = results
+    assert shared == pytest.approx(padded, rel=1e-5)
+    assert torch.allclose(gradient, same, atol=1e-6)
+    assert counts == others
+    assert computed[1] < 0.7 * computed[0]
+
+
+def test_rows_of_one_length_that_begin_differently_are_padded():
+    made = rows(examples(12, 12, 12, 12, 12, 12))
+    [plain], [sharing] = (MicroBatchCollator(0, 96, sharing=on)(made)["micro_batches"]
+                          for on in (False, True))  # fmt: skip
+    assert plain.keys() == sharing.keys() == {"input_ids", "labels"}
+    assert torch.equal(plain["input_ids"], sharing["input_ids"])
+
+
+def test_workers_get_as_much_each_of_what_is_shared():
+    collate = MicroBatchCollator(0, 1000, sharing=True)
+    collate.at_once = 2
+    made = rows(examples(100, 60, 58, 90, 61, 59, 97))
+    for row in made:
+        row["input_ids"][:20] = range(20)  # they ask for half of what they hold
+    sizes = [batch["input_ids"].numel() for batch in collate(made)["micro_batches"]]
+    assert sum(sizes) == sum(len(row["input_ids"]) for row in made) - 5 * 20
+    assert len(sizes) == 2
+    assert max(sizes) < 1.15 * min(sizes)
+    collate.token_budget = 400  # 200 for each worker
+    sizes = [batch["input_ids"].numel() for batch in collate(made)["micro_batches"]]
+    assert len(sizes) == 4
+    assert max(sizes) <= 200
 
 
 def test_every_example_is_packed_once_and_whole():

@@ -16,9 +16,11 @@ from qlora_kit.config import TrainConfig
 from qlora_kit.data import read
 from qlora_kit.evaluate import evaluate, load_run
 from qlora_kit.hardware import Machine
+from qlora_kit.loss import completion_loss
+from qlora_kit.micro_batches import MicroBatchCollator
 from qlora_kit.models import load
 from qlora_kit.train import build_trainer, fine_tune
-from qlora_kit.trainer import DivergedError, MicroBatchCollator, completion_loss
+from qlora_kit.trainer import DivergedError
 
 CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 
