@@ -159,6 +159,10 @@ def require_packable(model: Any) -> None:
             f"scaled_dot_product_attention; this model uses {attention!r} in layers of "
             f"{', '.join(sorted(kinds))}. Train it without packing."
         )
+    if getattr(config, "alibi", False):
+        raise KitError(
+            "A model that counts distances (ALiBi) takes no positions; do not pack for it."
+        )
     if getattr(model, "_is_stateful", False):
         raise KitError("A model with a recurrent state sees across examples; do not pack for it.")
 

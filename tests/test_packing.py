@@ -210,5 +210,9 @@ def test_models_that_would_not_obey_the_mask_are_refused(model):
         require_packable(other)
     assert not is_packable(other)
     other.config._attn_implementation = "sdpa"
+    other.config.alibi = True
+    with pytest.raises(KitError, match="ALiBi"):
+        require_packable(other)
+    other.config.alibi = False
     other.config.layer_types = ["full_attention", "conv"]  # reads across examples
     assert not is_packable(other)
