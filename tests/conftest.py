@@ -79,7 +79,7 @@ def tiny_run(tiny, rows, tmp_path_factory) -> Path:
     from qlora_kit.train import fine_tune
 
     folder = tmp_path_factory.mktemp("tiny_run") / "lights"
-    config = TrainConfig(data=str(rows), output=str(folder), model=str(tiny), epochs=12,
+    config = TrainConfig(data=str(rows), output=str(folder), model=str(tiny), epochs=24,
                          learning_rate=5e-3, rank=8)  # fmt: skip
     fine_tune(config, progress=False)
     return folder

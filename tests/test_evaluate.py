@@ -46,7 +46,7 @@ def run(tiny, tmp_path_factory):
         json.dumps({"prompt": f"Light {n}?", "completion": f"It is {c}."}) + "\n"
         for n, c in enumerate(["red", "green", "blue", "amber"] * 4)
     ))  # fmt: skip
-    config = TrainConfig(data=str(rows), output=str(folder / "run"), model=str(tiny), epochs=8,
+    config = TrainConfig(data=str(rows), output=str(folder / "run"), model=str(tiny), epochs=16,
                          learning_rate=5e-3, rank=8)  # fmt: skip
     return fine_tune(config, progress=False), rows
 
@@ -199,6 +199,7 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     assert set(board["mcnemar"]) == {"exact_match", "stop_rate", "probe_accuracy"}
     exact = board["mcnemar"]["exact_match"]
     assert exact["only_first"] == 0
+    assert exact["only_second"] >= 1
     assert exact["p_value"] == pytest.approx(2 / 2 ** exact["only_second"])
     assert board["tuned"]["token_f1"] > board["base"]["token_f1"] + 0.3
     assert board["tuned"]["nll"] < board["base"]["nll"]
