@@ -26,7 +26,7 @@ def test_the_card_tells_data_base_settings_scores_and_license(tiny_run, tmp_path
         "base_model": "smollm2",
         "tags": ["qlora", "qlora-kit"],
     }
-    assert "- Data: `rows.jsonl`. 36 steps" in card  # no path of this machine
+    assert "- Data: `rows.jsonl`. 72 steps" in card  # no path of this machine
     assert "| rank | 8 |" in card
     assert "| token F1 | 0.100 | 0.500 | +0.400 [+0.300, +0.500] |" in card
     assert "| step | " in card
