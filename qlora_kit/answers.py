@@ -157,7 +157,7 @@ def _is_ended(text: str) -> bool:
 
 
 def _tail(text: str) -> int:
-    """Where to begin to look for an end: from the start, long answers would take minutes."""
+    """Where to begin to look for an end: a search from the start is slow in a large set."""
     return max(0, len(text) - _TAIL)
 
 

@@ -64,7 +64,7 @@ class MicroBatchCollator:
         return [self._pad(group) for group in groups]
 
     def _shared(self, rows: list[dict[str, list[int]]]) -> list[dict[str, torch.Tensor]]:
-        """Rows of many, alike in length, for each worker as many; none where they would be long."""
+        """A few rows of like size, as many for each worker; none where they would be too long."""
         examples, limit = _examples(rows), min(self.token_budget // self.at_once, _SHARED_TOKENS)
         for count in range(self.at_once, len(rows) + 1, self.at_once):
             groups: list[list[Example]] = [[] for _ in range(count)]
