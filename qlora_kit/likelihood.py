@@ -9,11 +9,10 @@ from typing import Any
 
 from .chat import IGNORED, Example, encode, stop_ids
 from .data import DataError
-from .packing import Pack, block_mask, is_packable, share_beginning, share_prompts
+from .packing import SHARING_PAYS, Pack, block_mask, is_packable, share_beginning, share_prompts
 
 _SCORING_TOKENS = 2048  # padded tokens a batch may hold
 _SHARED_TOKENS = 384  # in a row of prompts that share their beginning: attention sees all of it
-_WORTH = 0.9  # share of the tokens from which on that takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def _packs(examples: Sequence[Example]) -> list[Pack]:
     prompts = share_prompts(examples, _SCORING_TOKENS)
     beginning = share_beginning(examples, _SHARED_TOKENS)
     sizes = [sum(len(row.input_ids) for row in rows) for rows in (prompts, beginning)]
-    return beginning if sizes[1] < _WORTH * sizes[0] else prompts
+    return beginning if sizes[1] < SHARING_PAYS * sizes[0] else prompts
 
 
 def probe(

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from .chat import IGNORED, Example
-from .packing import Pack, block_mask, pack, share_beginning
+from .packing import SHARING_PAYS, Pack, block_mask, pack, share_beginning
 
-_WORTH = 0.9  # share of the tokens from which on attention over whole rows costs what is saved
-_SHARED_TOKENS = 512  # in such a row
+_SHARED_TOKENS = 512  # in a row that holds a micro-batch; attention sees all of it
 
 
 class MicroBatchCollator:
@@ -45,7 +44,8 @@ class MicroBatchCollator:
         rows = sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True)
         padded = self._padded(rows)
         shared = self._shared(rows) if self.sharing else []
-        return shared if shared and self._cost(shared) < _WORTH * self._cost(padded) else padded
+        pays = shared and self._cost(shared) < SHARING_PAYS * self._cost(padded)
+        return shared if pays else padded
 
     def _cost(self, batches: list[dict[str, torch.Tensor]]) -> float:
         """Tokens until the last worker is done."""

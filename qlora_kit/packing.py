@@ -10,6 +10,8 @@ from .chat import IGNORED, Example
 if TYPE_CHECKING:
     import torch
 
+SHARING_PAYS = 0.9  # share of the tokens below which more attention costs less than it saves
+
 
 @dataclass(frozen=True)
 class Pack:

@@ -68,12 +68,12 @@ def test_without_the_mask_the_leak_would_show(model):
     assert leaked > 1e-4
 
 
-def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
-    made = rows(examples(5, 30, 12, 7, 21, 9))
-    results = []
-    for packing in (False, True):
+def require_same_step(model, made, one, two):
+    """Two collators' steps: one loss, one gradient, the same counts; the tokens each computes."""
+    results, computed = [], []
+    for collate in (one, two):
         trained = copy.deepcopy(model)
-        step = MicroBatchCollator(0, 64, packing)(made)
+        step = collate(made)
         total = 0.0
         for batch in step["micro_batches"]:
             loss = completion_loss(trained, batch) / step["learned"]
@@ -81,10 +81,19 @@ def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
             total += loss.item()
         gradient = trained.model.layers[0].self_attn.q_proj.weight.grad
         results.append((total, gradient, step["tokens"], step["learned"]))
-    (padded, gradient, *counts), (packed, same, *others) = results
-    assert packed == pytest.approx(padded, rel=1e-5)
+        computed.append(sum(batch["input_ids"].numel() for batch in step["micro_batches"]))
+    (loss, gradient, *counts), (other, same, *others) = results
+    assert other == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(gradient, same, atol=1e-6)
     assert counts == others
+    return computed
+
+
+def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
+    made = rows(examples(5, 30, 12, 7, 21, 9))
+    require_same_step(
+        model, made, MicroBatchCollator(0, 64), MicroBatchCollator(0, 64, packing=True)
+    )
 
 
 def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padded_one(model):
@@ -94,23 +103,10 @@ def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padde
          "labels": [IGNORED] * (len(beginning) + 1) + row["labels"][1:]}
         for row in rows(examples(5, 30, 12, 7, 21, 9))
     ]  # fmt: skip
-    results, computed = [], []
-    for sharing in (False, True):
-        trained = copy.deepcopy(model)
-        step = MicroBatchCollator(0, 160, sharing=sharing)(made)
-        total = 0.0
-        for batch in step["micro_batches"]:
-            loss = completion_loss(trained, batch) / step["learned"]
-            loss.backward()
-            total += loss.item()
-        gradient = trained.model.layers[0].self_attn.q_proj.weight.grad
-        results.append((total, gradient, step["tokens"], step["learned"]))
-        computed.append(sum(batch["input_ids"].numel() for batch in step["micro_batches"]))
-    (padded, gradient, *counts), (shared, same, *others) = results
-    assert shared == pytest.approx(padded, rel=1e-5)
-    assert torch.allclose(gradient, same, atol=1e-6)
-    assert counts == others
-    assert computed[1] < 0.7 * computed[0]
+    padded, shared = require_same_step(
+        model, made, MicroBatchCollator(0, 160), MicroBatchCollator(0, 160, sharing=True)
+    )
+    assert shared < 0.7 * padded
 
 
 def test_rows_of_one_length_that_begin_differently_are_padded():
