@@ -16,6 +16,7 @@ from .atomic import digest
 from .chat import encode_prompt, stop_ids
 from .data import Conversation, read
 from .hardware import Machine, detect, peak_rss_gb, release_memory
+from .inference import merged_layers
 from .likelihood import ProbeItem, negative_log_likelihood, probe
 from .models import load
 from .qlora import cached_when_it_fits
@@ -123,7 +124,7 @@ def generate(
         for line, index in enumerate(batch):
             ids[line, width - len(encoded[index]) :] = torch.tensor(encoded[index])
             mask[line, width - len(encoded[index]) :] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), merged_layers(model):
             output = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
                 temperature=None, top_p=None, top_k=None, use_cache=True,

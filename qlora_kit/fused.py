@@ -24,7 +24,7 @@ import torch
 from .loss import bare_head
 from .qlora import AdaptedLinear, is_plain
 
-_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")  # built as above
+LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")  # built as above
 
 
 def product(
@@ -181,7 +181,7 @@ def fused_layers(model: Any, dtype: torch.dtype) -> Iterator[bool]:
     Yields:
         Whether the model is fused; everything is put back on leaving.
     """
-    layers = [module for module in model.modules() if type(module).__name__ in _LAYERS]
+    layers = [module for module in model.modules() if type(module).__name__ in LAYERS]
     if not (layers and all(map(_can_fuse, layers))):
         yield False
         return
@@ -202,7 +202,8 @@ def fused_layers(model: Any, dtype: torch.dtype) -> Iterator[bool]:
                     layer.__dict__.pop(name, None)
 
 
-def _linears(layer: Any) -> list[Any]:
+def linears_of(layer: Any) -> list[Any]:
+    """A decoder layer's linear layers: q, k, v, o, gate, up, down."""
     attention, mlp = layer.self_attn, layer.mlp
     return [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
             mlp.gate_proj, mlp.up_proj, mlp.down_proj]  # fmt: skip
@@ -213,7 +214,7 @@ def _can_fuse(layer: Any) -> bool:
     return (
         config.hidden_act == "silu"
         and not config.attention_dropout
-        and all(_is_ready(linear) for linear in _linears(layer))
+        and all(_is_ready(linear) for linear in linears_of(layer))
         and all(x.base_layer.bias is None for x in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     )
 

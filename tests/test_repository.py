@@ -72,9 +72,9 @@ def test_modules_stay_small_and_documented(path):
 
 def test_modules_import_only_from_their_left():
     order = ["__init__", "parallel", "hardware", "atomic", "templates", "gguf_header", "fetch",
-             "models", "quantize", "lora", "qlora", "chat", "loss", "fused", "model_sizes",
-             "memory_terms", "memory", "config", "weights", "manifest", "trust", "adapters",
-             "packing", "micro_batches", "embeddings", "rows", "words",
+             "models", "quantize", "lora", "qlora", "chat", "loss", "fused", "inference",
+             "model_sizes", "memory_terms", "memory", "config", "weights", "manifest", "trust",
+             "adapters", "packing", "micro_batches", "embeddings", "rows", "words",
              "data", "documents", "findings", "similarity", "neighbors", "contradictions",
              "duplicates", "personal_data", "answers", "outliers", "audit", "checkpoint",
              "run_folder", "trainer", "stats", "pictures", "plots", "train", "likelihood",
