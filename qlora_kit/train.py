@@ -17,7 +17,15 @@ from .chat import stop_ids
 from .config import TrainConfig
 from .data import Conversation, encode_all, read
 from .fetch import quiet
-from .hardware import Machine, detect, keep_freed_memory, peak_rss_gb, release_memory, versions
+from .hardware import (
+    Machine,
+    detect,
+    keep_freed_memory,
+    peak_rss_gb,
+    release_memory,
+    trim_memory,
+    versions,
+)
 from .models import load
 from .packing import is_packable, require_packable
 
@@ -77,7 +85,7 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     resumed = start.checkpoint is not None
     run_folder.with_room(folder, lambda: manifest.begin(folder, config, machine, resumed))
     (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
-    release_memory()  # loading held the weights twice
+    trim_memory()  # loading held the weights twice
     if not config.low_memory:
         keep_freed_memory()
     run = _run(trainer, folder, machine, start, start.done >= steps)
