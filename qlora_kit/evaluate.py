@@ -116,22 +116,22 @@ def generate(
     longest = max(map(len, encoded), default=0) + max_new_tokens
     batch_size = max(1, min(batch_size, _GENERATION_TOKENS // longest))
     answers: dict[int, Answer] = {}
-    for begin in range(0, len(order), batch_size):
-        batch = order[begin : begin + batch_size]
-        width = max(len(encoded[index]) for index in batch)
-        ids = torch.full((len(batch), width), tokenizer.pad_token_id, device=model.device)
-        mask = torch.zeros_like(ids)
-        for line, index in enumerate(batch):
-            ids[line, width - len(encoded[index]) :] = torch.tensor(encoded[index])
-            mask[line, width - len(encoded[index]) :] = 1
-        with torch.inference_mode(), merged_layers(model):
+    with torch.inference_mode(), merged_layers(model):
+        for begin in range(0, len(order), batch_size):
+            batch = order[begin : begin + batch_size]
+            width = max(len(encoded[index]) for index in batch)
+            ids = torch.full((len(batch), width), tokenizer.pad_token_id, device=model.device)
+            mask = torch.zeros_like(ids)
+            for line, index in enumerate(batch):
+                ids[line, width - len(encoded[index]) :] = torch.tensor(encoded[index])
+                mask[line, width - len(encoded[index]) :] = 1
             output = model.generate(
                 input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
                 temperature=None, top_p=None, top_k=None, use_cache=True,
                 eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
-        for line, index in enumerate(batch):
-            answers[index] = _answer(tokenizer, output[line, width:].tolist(), stops)
+            for line, index in enumerate(batch):
+                answers[index] = _answer(tokenizer, output[line, width:].tolist(), stops)
     return [answers[index] for index in range(len(prompts))]
 
 

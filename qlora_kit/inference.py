@@ -45,18 +45,20 @@ def merged_layers(model: Any) -> Iterator[bool]:
     try:
         for layer in layers:
             q, k, v, o, gate, up, down = linears_of(layer)
-            layer.merged = [_joined(part) for part in ((q, k, v), (o,), (gate, up), (down,))]
+            layer.joined = [_joined(part) for part in ((q, k, v), (o,), (gate, up), (down,))]
             layer.forward = types.MethodType(_forward, layer)
         if type(head) is torch.nn.Linear and head.weight.dtype == torch.float32:
             head.forward = types.MethodType(_head_forward, head)
         yield True
     finally:
         for module in (*layers, head):
-            for name in ("merged", "forward"):
+            for name in ("joined", "forward"):
                 module.__dict__.pop(name, None)
 
 
-def product(x: torch.Tensor, W: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def quick_linear(
+    x: torch.Tensor, W: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """x W^T + bias, in the order of factors that is the quicker one.
 
     Args:
@@ -81,13 +83,12 @@ def _can_merge(layer: Any) -> bool:
 
 
 def _is_mergeable(linear: Any) -> bool:
-    weight = _frozen(linear)
+    weight, names = _frozen(linear), _adapters(linear)
     if weight is None or weight.dtype != torch.float32 or weight.device.type != "cpu":
         return False
-    names = _adapters(linear)
-    return not getattr(linear, "merged", False) and (
-        not names or (len(names) == 1 and is_plain(linear, names[0]))
-    )
+    if getattr(linear, "merged", False) or len(names) > 1:
+        return False
+    return all(is_plain(linear, name) for name in names)
 
 
 def _frozen(linear: Any) -> Any:
@@ -125,10 +126,10 @@ def _forward(
     layer: Any, x: torch.Tensor, attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None, position_embeddings: Any = None, **ignored: Any,
 ) -> torch.Tensor:  # fmt: skip
-    inputs, output, opening, closing = layer.merged
+    inputs, output, opening, closing = layer.joined
     attention, scale = layer.self_attn, layer.input_layernorm
     h, _ = norm(x, scale.weight, scale.variance_epsilon)
-    y = product(h, *inputs).view(*x.shape[:2], -1, attention.head_dim)
+    y = quick_linear(h, *inputs).view(*x.shape[:2], -1, attention.head_dim)
     keys = attention.k_proj.out_features // attention.head_dim
     cos, sin = (each.unsqueeze(2) for each in position_embeddings)
     turned, v = rotate(y[:, :, :-keys], cos, sin), y[:, :, -keys:].transpose(1, 2)
@@ -139,12 +140,12 @@ def _forward(
         q, k, v, attn_mask=attention_mask, scale=attention.scaling, enable_gqa=True,
         is_causal=attention_mask is None and x.shape[1] > 1,
     ).transpose(1, 2).reshape(*x.shape[:2], -1)  # fmt: skip
-    x = x + product(seen, *output)
+    x = x + quick_linear(seen, *output)
     scale = layer.post_attention_layernorm
     h, _ = norm(x, scale.weight, scale.variance_epsilon)
-    gate, up = product(h, *opening).chunk(2, dim=-1)
-    return x.add_(product(torch.nn.functional.silu(gate).mul_(up), *closing))
+    gate, up = quick_linear(h, *opening).chunk(2, dim=-1)
+    return x.add_(quick_linear(torch.nn.functional.silu(gate).mul_(up), *closing))
 
 
 def _head_forward(head: Any, h: torch.Tensor) -> torch.Tensor:
-    return product(h, head.weight, head.bias)
+    return quick_linear(h, head.weight, head.bias)

@@ -7,7 +7,7 @@ from qlora_kit import inference
 from qlora_kit.adapters import attach_adapters
 from qlora_kit.config import TrainConfig
 from qlora_kit.hardware import Machine
-from qlora_kit.inference import merged_layers, product
+from qlora_kit.inference import merged_layers, quick_linear
 from qlora_kit.models import load
 from qlora_kit.qlora import dense_cache
 
@@ -109,8 +109,8 @@ def test_a_model_without_padding_needs_no_mask():
 def test_the_order_of_factors_does_not_change_a_product(rows):
     x, W, bias = torch.randn(rows, 1, 8), torch.randn(5, 8), torch.randn(5)
     expected = torch.nn.functional.linear(x, W, bias)
-    torch.testing.assert_close(product(x, W, bias), expected)
-    assert product(x, W).is_contiguous()
+    torch.testing.assert_close(quick_linear(x, W, bias), expected)
+    assert quick_linear(x, W).is_contiguous()
 
 
 def test_what_cannot_be_one_weight_is_left_alone(tiny, monkeypatch):

@@ -91,9 +91,10 @@ def require_same_step(model, made, one, two):
 
 def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
     made = rows(examples(5, 30, 12, 7, 21, 9))
-    require_same_step(
+    padded, packed = require_same_step(
         model, made, MicroBatchCollator(0, 64), MicroBatchCollator(0, 64, packing=True)
     )
+    assert packed == 5 + 30 + 12 + 7 + 21 + 9 < padded  # nothing is padded
 
 
 def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padded_one(model):
