@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 RUN ?= runs/course-laptop
+TESTS_AT_ONCE ?= 2
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
@@ -44,7 +45,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

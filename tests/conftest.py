@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from qlora_kit.hardware import usable_cores
+
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are about the CPU, also beside a GPU
+
+# Test processes side by side share the cores: with a core's worth of threads too many, each of
+# torch's products would wait for a thread that waits for a core. Kernels inherit it.
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _PROCESSES > 1:
+    _THREADS = max(1, usable_cores() // _PROCESSES)
+    os.environ["OMP_NUM_THREADS"] = str(_THREADS)
+    torch.set_num_threads(_THREADS)
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from qlora_kit import KitError, checkpoint
+from qlora_kit import KitError, checkpoint, parallel
 from qlora_kit.adapters import attach_adapters
 from qlora_kit.chat import IGNORED
 from qlora_kit.config import TrainConfig
@@ -23,6 +23,15 @@ from qlora_kit.train import build_trainer, fine_tune
 from qlora_kit.trainer import DivergedError
 
 CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+
+
+@pytest.fixture(autouse=True)
+def two_workers():
+    """Train as people do, micro-batches side by side, also where a test process has one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(parallel.WORKERS)
+    yield
+    torch.set_num_threads(threads)
 
 
 def settings(tiny, rows, output, **changes):
