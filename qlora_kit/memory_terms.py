@@ -25,7 +25,6 @@ SOFTMAX_BYTES = 4  # a softmax is taken in fp32, whatever the model runs in
 KEPT_FACTOR = 1.15  # kept alive in older stacks by views, masks and casts, over those counted
 FRAGMENTATION = 1.09  # GPU memory that torch holds, over tensors that come and go
 CUDA_CONTEXT = int(0.45 * GIB)  # kernels and driver: 0.14 GiB on a T4 to 1.3 on others
-WORKERS = 2  # micro-batches side by side in `parallel`, where layers are fused
 HEAD_ROWS = 64  # logits at once in `loss.HeadLoss`
 CPU_LIBRARIES = 600_000_000  # Python with torch, transformers, PEFT, TRL, bitsandbytes
 CPU_ALLOCATOR = 1.36  # what malloc holds and copies need, over the tensors at the peak
@@ -62,6 +61,7 @@ class Settings:
     compute_bytes: of the products.   upcast: `prepare_model_for_kbit_training`, which turns
     embedding, head, norms and so the residual stream to fp32.
     dense_cache: on a CPU, weights dequantized once (`qlora.dense_cache`).
+    workers: on a CPU, micro-batches side by side where layers are fused (`parallel`).
     last_good: this package keeps the adapters with which the loss was last finite.
     """
 
@@ -82,6 +82,7 @@ class Settings:
     upcast: bool = False
     device: str = "cuda"
     dense_cache: bool = True
+    workers: int = 2
     last_good: bool = True
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class Settings:
                 raise KitError(
                     f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
                 )
-        for name in ("rank", "sequence_length", "batch"):
+        for name in ("rank", "sequence_length", "batch", "workers"):
             if getattr(self, name) < 1:
                 raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 < self.label_share <= 1:
@@ -114,12 +115,15 @@ class Settings:
 
 
 def cpu_settings(**changes: Any) -> Settings:
-    """What this package does on a CPU: fp32 AdamW, nothing checkpointed, weights dequantized once.
+    """What this package does on this CPU: fp32 AdamW, no checkpointing, weights dequantized once.
 
     Args:
         changes: fields to set differently. batch x sequence_length is the token budget.
     """
-    return Settings(**{"device": "cpu", "optimizer": "adamw", "checkpointing": False, **changes})
+    from .parallel import workers
+
+    own = {"device": "cpu", "optimizer": "adamw", "checkpointing": False, "workers": workers()}
+    return Settings(**{**own, **changes})
 
 
 def is_fused(shape: ModelShape, settings: Settings) -> bool:
@@ -131,7 +135,7 @@ def is_fused(shape: ModelShape, settings: Settings) -> bool:
 
 def tokens_at_once(shape: ModelShape, settings: Settings) -> int:
     """T. Each worker takes at least one row, whatever the budget."""
-    rows = max(settings.batch, WORKERS) if is_fused(shape, settings) else settings.batch
+    rows = max(settings.batch, settings.workers) if is_fused(shape, settings) else settings.batch
     return rows * settings.sequence_length
 
 
@@ -177,7 +181,8 @@ def adapter_parameters(shape: ModelShape, settings: Settings) -> int:
 
 def gradient_bytes(shape: ModelShape, settings: Settings) -> int:
     """The adapters' gradients; side by side, each worker's own besides their sum."""
-    copies = 1 + (WORKERS if is_fused(shape, settings) else 0)
+    apart = is_fused(shape, settings) and settings.workers > 1
+    copies = 1 + (settings.workers if apart else 0)
     return copies * settings.adapter_bytes * adapter_parameters(shape, settings)
 
 
@@ -244,8 +249,8 @@ def fused_layer_bytes(shape: ModelShape, settings: Settings) -> int:
     stream = s * (2 * hidden + (q + kv) + (q + 2 * kv) + q)
     products = c * (2 * hidden + 2 * inner + (q if c < s else 0))
     between = 4 * (6 * r + 2 + shape.heads) + c * r
-    joined = s * r * (7 * hidden + 3 * (q + 2 * kv) + 5 * inner)
-    return tokens_at_once(shape, settings) * (stream + products + between) + WORKERS * joined
+    joined = settings.workers * s * r * (7 * hidden + 3 * (q + 2 * kv) + 5 * inner)
+    return tokens_at_once(shape, settings) * (stream + products + between) + joined
 
 
 def kept_bytes(shape: ModelShape, settings: Settings) -> int:
@@ -263,7 +268,7 @@ def logits_bytes(shape: ModelShape, settings: Settings) -> int:
     """
     tokens: float = tokens_at_once(shape, settings)
     if is_fused(shape, settings):
-        tokens = min(tokens * settings.label_share, WORKERS * HEAD_ROWS)
+        tokens = min(tokens * settings.label_share, settings.workers * HEAD_ROWS)
     elif settings.logits == "chunked":
         tokens /= CHUNKS
     elif settings.logits == "completion":

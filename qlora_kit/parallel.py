@@ -19,6 +19,11 @@ _MKL_FUNCTIONS = ("acos", "asin", "atan", "cos", "erf", "erfc", "exp", "expm1", 
 WORKERS = 2  # each holds a micro-batch's activations, so that the budget is split among them
 
 
+def workers() -> int:
+    """How many micro-batches run side by side here: one where torch has a single thread."""
+    return WORKERS if torch.get_num_threads() >= WORKERS else 1
+
+
 def accumulate(
     parameters: Sequence[torch.nn.Parameter],
     loss_of: Callable[[Any], torch.Tensor],

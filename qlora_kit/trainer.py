@@ -111,8 +111,8 @@ class KitTrainer(SFTTrainer):
             return
         dtype = getattr(torch, machine.compute_dtype)
         with cached_when_it_fits(self.model, machine), fused.fused_layers(self.model, dtype) as on:
-            if on and torch.get_num_threads() >= parallel.WORKERS:
-                self.data_collator.at_once = parallel.WORKERS
+            if on:
+                self.data_collator.at_once = parallel.workers()
             try:
                 yield
             finally:

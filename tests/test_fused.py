@@ -1,16 +1,14 @@
-from dataclasses import replace
-
 import pytest
 import torch
 
-from qlora_kit import loss, parallel
+from qlora_kit import loss
 from qlora_kit.adapters import attach_adapters
 from qlora_kit.chat import IGNORED
 from qlora_kit.config import TrainConfig
 from qlora_kit.fused import AttentionInputs, GatedMLP, fused_layers, rotate
 from qlora_kit.hardware import Machine
 from qlora_kit.loss import completion_loss
-from qlora_kit.memory_terms import HEAD_ROWS, WORKERS, cpu_settings, is_fused, layer_bytes
+from qlora_kit.memory_terms import HEAD_ROWS, cpu_settings, is_fused, layer_bytes
 from qlora_kit.model_sizes import ModelShape
 from qlora_kit.models import load
 from qlora_kit.packing import block_mask
@@ -152,7 +150,7 @@ def test_without_cached_weights_nothing_changes(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
-    assert (WORKERS, HEAD_ROWS) == (parallel.WORKERS, loss._LOGIT_ROWS)
+    assert HEAD_ROWS == loss._LOGIT_ROWS
     saved = []
     for layers in (2, 1):
         model = adapted(tiny)
@@ -161,10 +159,10 @@ def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
         with dense_cache(model, dtype), fused_layers(model, dtype):
             saved.append(saved_for_backward(lambda m=model: completion_loss(m, batch()), model))
     shape = ModelShape.from_config(tiny)
-    settings = cpu_settings(batch=2, sequence_length=30, rank=4, compute_bytes=dtype.itemsize)
+    settings = cpu_settings(
+        batch=2, sequence_length=30, rank=4, compute_bytes=dtype.itemsize, workers=1
+    )
     assert is_fused(shape, settings)
     dense = dtype.itemsize * shape.linear_parameters // shape.layers  # there anyway
-    both = layer_bytes(shape, settings)
-    tokens = layer_bytes(shape, replace(settings, sequence_length=60)) - both
-    counted = tokens + (both - tokens) // WORKERS  # here is one worker
+    counted = layer_bytes(shape, settings)
     assert saved[0] - saved[1] - dense == pytest.approx(counted, rel=0.01)

@@ -206,10 +206,19 @@ def test_a_cpu_is_planned_as_the_package_trains_there():
 
 def test_side_by_side_each_worker_takes_a_row():
     shape = SHAPES["SmolLM2-135M"]
-    one, two, four = (plan(shape, cpu_settings(batch=n), 10**12).total for n in (1, 2, 4))
+    one, two, four = (
+        plan(shape, cpu_settings(batch=n, workers=2), 10**12).total for n in (1, 2, 4)
+    )
     assert one == two < four
+    assert plan(shape, cpu_settings(batch=1, workers=1), 10**12).total < one
     apart = [plan(shape, cpu_settings(batch=n, dense_cache=False), 10**12).total for n in (1, 2)]
     assert apart[0] < apart[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_plan_counts_the_workers_that_would_train_here(threads, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    assert cpu_settings().workers == threads
 
 
 def test_the_machines_gpu_is_used():
