@@ -27,6 +27,11 @@ CHATML = (
 )
 
 
+def pytest_collection_modifyitems(items):
+    """Lessons first, so that at the end short tests are left and no process waits long."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_notebooks.py"))
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder with a random Llama of 64 hidden units and a byte-level tokenizer."""
