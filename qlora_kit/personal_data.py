@@ -29,6 +29,7 @@ _EMAIL = re.compile(
 _FILES = ("png", "jpg", "jpeg", "gif", "svg", "webp", "js", "css", "json", "py", "html")
 _IBAN = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,30}(?![A-Za-z0-9_])")
 _CARD = re.compile(r"(?<![A-Za-z0-9_.,+-])\d(?:[ -]?\d){12,18}(?![A-Za-z0-9_-])(?![.,]\d)")
+_LAST_GROUP = re.compile(r"[ -]\d{2,4}$")
 # What cards begin with, and how long they then are (ISO/IEC 7812 issuers).
 _ISSUERS = (
     (re.compile(r"4"), {13, 16, 19}),  # Visa
@@ -174,32 +175,53 @@ def _emails(text: str) -> Iterator[Span]:
             yield Span(match.start(), match.end(), "e-mail address")
 
 
+def _searched(
+    pattern: re.Pattern[str], text: str, length: Callable[[re.Match[str]], int], what: str
+) -> Iterator[Span]:
+    """The matches that a check accepts, and how much of each; the rest is looked at again.
+
+    A number is often followed by another, and a pattern takes both for one.
+    """
+    at = 0
+    while match := pattern.search(text, at):
+        taken = length(match)
+        if taken:
+            yield Span(match.start(), match.start() + taken, what)
+        at = match.start() + max(1, taken)
+
+
 def _ibans(text: str) -> Iterator[Span]:
     from stdnum import iban
 
-    for match in _IBAN.finditer(text):
+    def length(match: re.Match[str]) -> int:
         # Words in the text may follow: each country has one length, so at most one cut is valid.
         ends = [i for i in range(len(match[0]), 14, -1) if match[0][i - 1].isalnum()]
         for end in ends:
-            if match[0][end:][:1].isalnum():
-                continue
-            if iban.is_valid(match[0][:end]):
-                yield Span(match.start(), match.start() + end, "IBAN")
-                break
+            if not match[0][end:][:1].isalnum() and iban.is_valid(match[0][:end]):
+                return end
+        return 0
+
+    return _searched(_IBAN, text, length, "IBAN")
 
 
 def _cards(text: str) -> Iterator[Span]:
+    def length(match: re.Match[str]) -> int:
+        last = _LAST_GROUP.search(match[0])  # a security code, or the month it is valid to
+        for end in (len(match[0]), *([last.start()] if last else [])):
+            if _is_card(re.sub(r"\D", "", match[0][:end])):
+                # One order number in ten passes the checksum.
+                before = text[max(0, match.start() - 40) : match.start()]
+                return 0 if _topic(before) == "thing" else end
+        return 0
+
+    return _searched(_CARD, text, length, "card number")
+
+
+def _is_card(digits: str) -> bool:
     from stdnum import luhn
 
-    for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        issued = any(
-            begins.match(digits) and len(digits) in lengths for begins, lengths in _ISSUERS
-        )
-        if issued and len(set(digits)) > 1 and luhn.is_valid(digits):
-            if _topic(text[max(0, match.start() - 40) : match.start()]) == "thing":
-                continue  # one order number in ten passes the checksum
-            yield Span(match.start(), match.end(), "card number")
+    issued = any(begins.match(digits) and len(digits) in lengths for begins, lengths in _ISSUERS)
+    return issued and len(set(digits)) > 1 and bool(luhn.is_valid(digits))
 
 
 def _national(text: str) -> Iterator[Span]:

@@ -54,8 +54,10 @@ def paired_bootstrap(
     """The mean difference tuned - base with its 95 % bootstrap percentile interval.
 
     Questions are resampled in pairs: an easy question is easy for both models, and only what
-    is left after that counts. Fewer than 10 questions get Student's t-interval instead, which is
-    wider as it should be, and a single one an endless interval: it tells nothing of the others.
+    is left after that counts. Where a bootstrap is too narrow, another interval takes its place:
+    for right and wrong (all scores 0 or 1) Bonett and Price's, which keeps its width where the
+    models never disagree; for fewer than 10 questions Student's t; and a single one, which tells
+    nothing of the others, gets an endless interval.
 
     Args:
         base, tuned: one score a question, in the same order.
@@ -69,11 +71,18 @@ def paired_bootstrap(
         KitError: no scores, lists of different length, or scores that are no finite numbers.
 
     Source: Efron & Tibshirani 1993, chapter 13; equal to `scipy.stats.bootstrap` with
-    method="percentile" up to resampling noise.
+    method="percentile" up to resampling noise. Bonett & Price 2012, adjusted Wald interval.
     """
     if len(base) != len(tuned) or not len(base):
         raise KitError(f"Paired scores are needed: got {len(base)} and {len(tuned)}.")
-    difference = _finite(tuned) - _finite(base)
+    before, after = _finite(base), _finite(tuned)
+    difference = after - before
+    if len(difference) > 1 and _right_or_wrong(before, after):
+        total = len(difference) + 2  # one question more on which each alone is right
+        worse, better = ((difference == sign).sum() + 1 for sign in (-1, 1))
+        shift = (better - worse) / total
+        spread = ((better + worse) / total - shift**2) / total
+        return _around(difference.mean(), shift, spread)
     if len(difference) < _FEW:
         return _student(difference)
     means = _resampled_means(difference, resamples, np.random.default_rng(seed))
@@ -86,7 +95,9 @@ def unpaired_bootstrap(
 ) -> Interval:
     """The difference of means second - first of two independent groups, with its 95 % interval.
 
-    For groups that share no questions; where they do, `paired_bootstrap` sees more.
+    For groups that share no questions; where they do, `paired_bootstrap` sees more. As there,
+    right and wrong get an interval that keeps its width (Agresti and Caffo's), a group of fewer
+    than 10 gets Student's t (Welch's), and a group of one an endless interval.
 
     Args:
         first, second: one score each of its group's questions.
@@ -94,17 +105,27 @@ def unpaired_bootstrap(
         seed: of the resampling.
 
     Returns:
-        The bootstrap percentile interval of the difference of means.
+        The interval of the difference of means.
 
     Raises:
         KitError: a group without scores, or with scores that are no finite numbers.
 
     Source: Efron & Tibshirani 1993, chapter 8; equal to `scipy.stats.bootstrap` of two samples
-    with method="percentile" up to resampling noise.
+    with method="percentile" up to resampling noise. Agresti & Caffo 2000; Welch 1947, equal to
+    `scipy.stats.ttest_ind(equal_var=False)`.
     """
     if not len(first) or not len(second):
         raise KitError(f"Both groups need scores: got {len(first)} and {len(second)}.")
     one, other = (_finite(group) for group in (first, second))
+    if min(len(one), len(other)) > 1 and _right_or_wrong(one, other):
+        shares = [(group.sum() + 1) / (len(group) + 2) for group in (one, other)]
+        spread = sum(
+            share * (1 - share) / (len(group) + 2)
+            for share, group in zip(shares, (one, other), strict=True)
+        )
+        return _around(other.mean() - one.mean(), shares[1] - shares[0], spread)
+    if min(len(one), len(other)) < _FEW:
+        return _welch(one, other)
     rng = np.random.default_rng(seed)
     means = _resampled_means(other, resamples, rng) - _resampled_means(one, resamples, rng)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -119,6 +140,28 @@ def _student(values: np.ndarray) -> Interval:
     middle = float(values.mean())
     half = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return Interval(middle, middle - half, middle + half)
+
+
+def _welch(first: np.ndarray, second: np.ndarray) -> Interval:
+    middle = float(second.mean() - first.mean())
+    if min(len(first), len(second)) == 1:
+        return Interval(middle, -math.inf, math.inf)
+    if first.std() == second.std() == 0:
+        return Interval(middle, middle, middle)
+    from scipy.stats import ttest_ind
+
+    found = ttest_ind(second, first, equal_var=False).confidence_interval()
+    return Interval(middle, float(found.low), float(found.high))
+
+
+def _right_or_wrong(*groups: np.ndarray) -> bool:
+    return all(np.isin(group, (0, 1)).all() for group in groups)
+
+
+def _around(mean: float, middle: float, variance: float) -> Interval:
+    """The interval of a difference of shares, which cannot leave -1 to 1."""
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
+    return Interval(float(mean), float(max(-1, middle - half)), float(min(1, middle + half)))
 
 
 def _finite(scores: Sequence[float]) -> np.ndarray:

@@ -609,6 +609,18 @@ def test_words_around_a_number_decide(text, masked):
     assert mask_personal_data(text) == masked
 
 
+@pytest.mark.parametrize(("text", "masked"), [
+    ("My card is 4111 1111 1111 1111 12/27", "My card is [CARD] 12/27"),
+    ("Card: 4111 1111 1111 1111 123", "Card: [CARD] 123"),
+    ("2 cards: 12 4111 1111 1111 1111", "2 cards: 12 [CARD]"),
+    ("from DE89 3704 0044 0532 0130 00 to GB82 WEST 1234 5698 7654 32",
+     "from [IBAN] to [IBAN]"),
+    ("order 4111 1111 1111 1111 123", "order 4111 1111 1111 1111 123"),
+])  # fmt: skip
+def test_a_number_is_found_beside_another(text, masked):
+    assert mask_personal_data(text) == masked
+
+
 def test_what_only_looks_like_personal_data_is_left():
     dice = random.Random(5)
     texts = [near_miss(dice) for _ in range(1000)]

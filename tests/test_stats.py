@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap, ttest_rel
+from scipy.stats import binomtest, bootstrap, ttest_ind, ttest_rel
 
 from qlora_kit import KitError
 from qlora_kit.stats import (
@@ -86,6 +86,48 @@ def test_one_question_shows_nothing():
     found = paired_bootstrap([0.0], [1.0])
     assert (found.mean, found.low, found.high) == (1.0, -np.inf, np.inf)
     assert not found.clear_of_zero
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "clear"),
+    [(0, 0, False), (0, 4, False), (0, 6, True), (2, 14, True), (9, 12, False)],
+)
+def test_right_and_wrong_agree_with_mcnemars_test(only_first, only_second, clear):
+    """Of 120 questions. A bootstrap called 4 : 0 clear of zero, and 0 : 0 had no width."""
+    first = [1.0] * only_first + [0.0] * (120 - only_first)
+    second = [0.0] * only_first + [1.0] * only_second + [0.0] * (120 - only_first - only_second)
+    found = paired_bootstrap(first, second)
+    assert found.low < found.mean < found.high
+    assert found.clear_of_zero == clear == (mcnemar(first, second).p_value < 0.05)
+
+
+@pytest.mark.parametrize("questions", [12, 40, 120])
+def test_intervals_of_right_and_wrong_cover_the_truth(questions):
+    rng = np.random.default_rng(questions)
+    paired, apart = 0, 0
+    for _ in range(400):
+        base = rng.uniform(size=questions) < 0.1
+        tuned = np.where(rng.uniform(size=questions) < 0.2, rng.uniform(size=questions) < 0.9, base)
+        found = paired_bootstrap(base, tuned)
+        paired += found.low <= 0.2 * 0.9 + 0.8 * 0.1 - 0.1 <= found.high
+        found = unpaired_bootstrap(base, rng.uniform(size=questions) < 0.3)
+        apart += found.low <= 0.3 - 0.1 <= found.high
+    assert paired / 400 >= 0.925
+    assert apart / 400 >= 0.925
+
+
+def test_two_groups_without_an_error_are_not_proved_equal():
+    found = unpaired_bootstrap([1.0] * 20, [1.0] * 20)
+    assert found.low < -0.1 < 0.1 < found.high
+
+
+def test_small_groups_get_welchs_interval():
+    rng = np.random.default_rng(6)
+    first, second = rng.normal(0, 1, 40), rng.normal(0.5, 2, 7)
+    found = unpaired_bootstrap(first, second)
+    expected = ttest_ind(second, first, equal_var=False).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert unpaired_bootstrap([0.1], first).high == np.inf
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
