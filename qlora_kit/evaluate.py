@@ -308,7 +308,10 @@ def _scoreboard(
         n=len(conversations),
         base={name: stats.mean(values) for name, values in base.items()},
         tuned={name: stats.mean(values) for name, values in tuned.items()},
-        difference={name: stats.paired_bootstrap(base[name], tuned[name]) for name in base},
+        difference={
+            name: stats.paired_bootstrap(base[name], tuned[name], graded=name not in RIGHT_OR_WRONG)
+            for name in base
+        },
         examples=tuple(
             {"question": row.question, "reference": row.answer, "base": b.text, "tuned": t.text}
             for row, b, t in zip(conversations, answers["base"], answers["tuned"], strict=True)

@@ -171,7 +171,7 @@ def compare(
         top1=float((adapter.log_probs.argmax(1) == step.log_probs.argmax(1)).mean()),
         kl_base=float(divergence(base, step).mean()),
         score=stats.mean(after),
-        score_change=stats.paired_bootstrap(before, after),
+        score_change=stats.paired_bootstrap(before, after, graded=True),
         prompts_equal=_share_equal(adapter.prompts, step.prompts),
         tokens_equal=_share_equal(adapter.tokens, step.tokens),
         bound=bound,

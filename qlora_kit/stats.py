@@ -49,9 +49,13 @@ def mean(values: Sequence[float]) -> float:
 
 
 def paired_bootstrap(
-    base: Sequence[float], tuned: Sequence[float], resamples: int = 10_000, seed: int = 0
+    base: Sequence[float],
+    tuned: Sequence[float],
+    resamples: int = 10_000,
+    seed: int = 0,
+    graded: bool = False,
 ) -> Interval:
-    """The mean difference tuned - base with its 95 % bootstrap percentile interval.
+    """The mean difference tuned - base with its 95 % interval, from a bootstrap as a rule.
 
     Questions are resampled in pairs: an easy question is easy for both models, and only what
     is left after that counts. Where a bootstrap is too narrow, another interval takes its place:
@@ -63,6 +67,7 @@ def paired_bootstrap(
         base, tuned: one score a question, in the same order.
         resamples: bootstrap samples to draw.
         seed: of the resampling.
+        graded: the scores are grades, as token F1 is, also where all happen to be 0 or 1.
 
     Returns:
         The interval of the mean difference.
@@ -77,12 +82,12 @@ def paired_bootstrap(
         raise KitError(f"Paired scores are needed: got {len(base)} and {len(tuned)}.")
     before, after = _finite(base), _finite(tuned)
     difference = after - before
-    if len(difference) > 1 and _right_or_wrong(before, after):
+    if not graded and len(difference) > 1 and _right_or_wrong(before, after):
         total = len(difference) + 2  # one question more on which each alone is right
         worse, better = ((difference == sign).sum() + 1 for sign in (-1, 1))
         shift = (better - worse) / total
-        spread = ((better + worse) / total - shift**2) / total
-        return _around(difference.mean(), shift, spread)
+        variance = ((better + worse) / total - shift**2) / total
+        return _around(difference.mean(), shift, variance)
     if len(difference) < _FEW:
         return _student(difference)
     means = _resampled_means(difference, resamples, np.random.default_rng(seed))
@@ -119,11 +124,11 @@ def unpaired_bootstrap(
     one, other = (_finite(group) for group in (first, second))
     if min(len(one), len(other)) > 1 and _right_or_wrong(one, other):
         shares = [(group.sum() + 1) / (len(group) + 2) for group in (one, other)]
-        spread = sum(
+        variance = sum(
             share * (1 - share) / (len(group) + 2)
             for share, group in zip(shares, (one, other), strict=True)
         )
-        return _around(other.mean() - one.mean(), shares[1] - shares[0], spread)
+        return _around(other.mean() - one.mean(), shares[1] - shares[0], variance)
     if min(len(one), len(other)) < _FEW:
         return _welch(one, other)
     rng = np.random.default_rng(seed)

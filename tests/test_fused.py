@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from qlora_kit import loss
+from qlora_kit import loss, parallel
 from qlora_kit.adapters import attach_adapters
 from qlora_kit.chat import IGNORED
 from qlora_kit.config import TrainConfig
 from qlora_kit.fused import AttentionInputs, GatedMLP, fused_layers, rotate
 from qlora_kit.hardware import Machine
 from qlora_kit.loss import completion_loss
-from qlora_kit.memory_terms import HEAD_ROWS, cpu_settings, is_fused, layer_bytes
+from qlora_kit.memory_terms import HEAD_ROWS, Settings, cpu_settings, is_fused, layer_bytes
 from qlora_kit.model_sizes import ModelShape
 from qlora_kit.models import load
 from qlora_kit.packing import block_mask
@@ -150,7 +150,7 @@ def test_without_cached_weights_nothing_changes(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
-    assert HEAD_ROWS == loss._LOGIT_ROWS
+    assert (Settings().workers, HEAD_ROWS) == (parallel.WORKERS, loss._LOGIT_ROWS)
     saved = []
     for layers in (2, 1):
         model = adapted(tiny)

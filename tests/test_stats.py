@@ -116,6 +116,13 @@ def test_intervals_of_right_and_wrong_cover_the_truth(questions):
     assert apart / 400 >= 0.925
 
 
+def test_grades_that_happen_to_be_0_or_1_are_bootstrapped():
+    found = paired_bootstrap([0.0] * 120, [1.0] * 4 + [0.0] * 116, graded=True)
+    assert found.clear_of_zero  # as right and wrong it would not be
+    same = paired_bootstrap([1.0] * 120, [1.0] * 120, graded=True)
+    assert (same.low, same.high) == (0, 0)
+
+
 def test_two_groups_without_an_error_are_not_proved_equal():
     found = unpaired_bootstrap([1.0] * 20, [1.0] * 20)
     assert found.low < -0.1 < 0.1 < found.high
