@@ -194,6 +194,7 @@ def intervals(named: Mapping[str, "Interval"], title: str, xlabel: str) -> Any:
     axes.axvline(0, color=BASE, linestyle="--", linewidth=1)
     axes.set(xlabel=xlabel, title=title, ylim=(-0.6, len(named) - 0.3))
     axes.set_yticks(range(len(named)), list(named)[::-1])
+    axes.locator_params(axis="x", nbins=6)  # long names leave the numbers little room
     axes.grid(axis="y", visible=False)
     said = "; ".join(f"{name} {found}" for name, found in named.items())
     return _finish(figure, alt=f"{title}. {xlabel}: {said}.")
