@@ -83,7 +83,6 @@ def _stamp_map(run: CourseRun, column: str, path: Path) -> None:
             continue
         for name, result in run.notebooks.items():
             pattern = rf"^(\| [^|]*{name}\.ipynb[^|]*\|[^|]*\|)[^|]*\|$"
-            cell.source = re.sub(
-                pattern, rf"\g<1> {result.minutes:.0f} |", cell.source, flags=re.MULTILINE
-            )
+            row = rf"\g<1> {max(1, round(result.minutes))} |"
+            cell.source = re.sub(pattern, row, cell.source, flags=re.MULTILINE)
     nbformat.write(notebook, path)
