@@ -57,23 +57,23 @@ site: $(READY)
 	$(BIN)/qlora-kit course site $(RUN)
 
 browser: $(READY)
-	$(BIN)/python -m pytest tests/test_lab.py -m "browser or not browser"
+	$(BIN)/python -m pytest tests/course/test_lab.py -m "browser or not browser"
 
 bench: $(READY)
-	$(BIN)/python -m tests.bench
-	$(BIN)/python -m tests.bench_growth
+	$(BIN)/python -m tests.tools.bench
+	$(BIN)/python -m tests.tools.bench_growth
 
 bench-serve: $(READY)
-	$(BIN)/python -m tests.bench_serve
+	$(BIN)/python -m tests.tools.bench_serve
 
 soak: $(READY)
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.tools.soak
 
 room: $(READY)
-	$(BIN)/python -m tests.room
+	$(BIN)/python -m tests.tools.room
 
 rehearse: $(READY)
-	$(BIN)/python -m tests.rehearse
+	$(BIN)/python -m tests.tools.rehearse
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache

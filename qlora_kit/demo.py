@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from . import KitError
-from .config import TrainConfig, load_config
 from .data import bundled_data, read
-from .evaluate import Scoreboard, evaluate, load_run
-from .likelihood import read_probe
-from .report import print_examples, print_scoreboard, save
+from .evaluate import (
+    Scoreboard,
+    evaluate,
+    print_examples,
+    print_scoreboard,
+    read_probe,
+    save_report,
+)
+from .runs import TrainConfig, load_config, load_run
 from .train import Run, fine_tune
 
 
@@ -58,7 +63,7 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     board = dataclasses.replace(
         board, seconds=time.perf_counter() - began, tokens_per_second=run.tokens_per_second
     )
-    page = save(board, run.path, "qlora-kit demo: a support assistant for the Verdaloop")
+    page = save_report(board, run.path, "qlora-kit demo: a support assistant for the Verdaloop")
     print_examples(board, console)
     print_scoreboard(board, console)
     console.print(

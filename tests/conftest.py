@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qlora_kit.hardware import usable_cores
+from qlora_kit.machine import usable_cores
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are about the CPU, also beside a GPU
 
@@ -90,7 +90,7 @@ def rows(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny, rows, tmp_path_factory) -> Path:
     """A run folder: the tiny model, trained for a few steps on the rows."""
-    from qlora_kit.config import TrainConfig
+    from qlora_kit.runs import TrainConfig
     from qlora_kit.train import fine_tune
 
     folder = tmp_path_factory.mktemp("tiny_run") / "lights"

@@ -16,15 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from qlora_kit import KitError, checkpoint, manifest
-from qlora_kit.config import TrainConfig, load_config, make_config
-from qlora_kit.data import checked, read
-from qlora_kit.gguf_header import read_gguf_header
-from qlora_kit.rows import DataError
-from qlora_kit.trust import require_safe_adapter
-from qlora_kit.weights import fingerprint
-
-from .damage import damaged
+from qlora_kit import KitError
+from qlora_kit.data import DataError, checked, read
+from qlora_kit.models import fingerprint, read_gguf_header
+from qlora_kit.runs import TrainConfig, checkpoint, load_config, make_config, manifest
+from qlora_kit.runs.adapter_safety import require_safe_adapter
+from tests.tools.damage import damaged
 
 pytestmark = pytest.mark.timeout(240)
 PAIR = [{"role": "user", "content": "Why? 🙂"}, {"role": "assistant", "content": "Because."}]
@@ -213,7 +210,7 @@ def test_checkpoints(tmp_path):
         for name in names:
             (folder / name).write_text(f"{name} " * 20)
 
-    whole = checkpoint.save(tmp_path, 7, write)
+    whole = checkpoint.save_checkpoint(tmp_path, 7, write)
     assert checkpoint.damaged(whole) == ""
     told = json.loads((whole / "manifest.json").read_text())
     for name in (*names, "manifest.json"):

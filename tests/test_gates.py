@@ -14,7 +14,7 @@ from tests.gates.drift import FROM_PRETRAINED
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-OURS = [*sorted((ROOT / "qlora_kit").rglob("*.py")), ROOT / "tests/bench.py"]
+OURS = [*sorted((ROOT / "qlora_kit").rglob("*.py")), ROOT / "tests/tools/bench.py"]
 COLAB = "https://colab.research.google.com"
 BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/ann/kit/blob/main"
 
@@ -34,7 +34,7 @@ You will draw numbers and see what they do.
 SETUP = """import importlib.util
 if importlib.util.find_spec("qlora_kit") is None:
     %pip install "git+https://github.com/ann/kit"
-from qlora_kit.hardware import detect, versions
+from qlora_kit.machine import detect, versions
 print(versions(), detect())"""
 BODY = """import torch
 torch.manual_seed(seed)
@@ -85,12 +85,12 @@ def good():
         *[md("More."), py("%matplotlib inline\nprint(total)")] * 2,
         md("## Your turn\n\n### Exercise 01.1\n\nIt takes 0.5 GB. How many bytes?"),
         py("answer = ..."),
-        py('from qlora_kit.exercises import check\ncheck("01.1", answer)'),
+        py('from qlora_kit.course import check\ncheck("01.1", answer)'),
         md("### Exercise 01.2: more\n\nWrite it."),
         py("def peak_rss_gb():\n    ..."),
         py('check("01.2", peak_rss_gb)'),
         md("## What you measured"),
-        py('from qlora_kit.claims import claim\nclaim("more", total > 1, total=total)'),
+        py('from qlora_kit.course import claim\nclaim("more", total > 1, total=total)'),
         md("## What to read next\n\n[LoRA](https://arxiv.org/abs/2106.09685)"),
     ]  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -181,7 +181,7 @@ BUGS = [
     ("names", body("print("), "line"),
     ("imports", body("import seaborn as sns"), "seaborn"),
     ("imports", body("def f():\n    from pytest import raises"), "pytest"),
-    ("package_not_copied", body("def peak_rss_gb():\n    return 1"), "qlora_kit.hardware"),
+    ("package_not_copied", body("def peak_rss_gb():\n    return 1"), "qlora_kit.machine"),
     ("nothing_asked", body("from huggingface_hub import login\nlogin()"), "waits"),
     ("seed_before_random", source(6, "torch.manual_seed(seed)", ""), "torch.randn"),
     ("seed_before_random", body("import numpy as np\nnp.random.rand()"), "np.random.rand"),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from qlora_kit.baselines import against_baseline, read_baseline
-from qlora_kit.course import run_course
-from qlora_kit.profiles import find_notebooks
+from qlora_kit.course import read_baseline, run_course
+from qlora_kit.course.baselines import against_baseline
+from qlora_kit.course.notebooks import find_notebooks
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"

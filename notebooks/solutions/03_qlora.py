@@ -1,8 +1,6 @@
 """Solutions of lesson 03; copy a function into the notebook's stub."""
 
-from qlora_kit.memory import plan
-from qlora_kit.memory_terms import Settings
-from qlora_kit.model_sizes import find_shape
+from qlora_kit.memory import Settings, find_shape, plan
 
 
 # Exercise 03.1: follow dy back through B to A; for B meet it with what A made of x

@@ -40,11 +40,12 @@ def distributions() -> dict[str, frozenset[str]]:
 
 @cache
 def public_names() -> dict[str, str]:
-    """The package's public functions and classes, and the module of each."""
+    """The package's public functions and classes, and the room of each, "" at the top."""
+    package = ROOT / "qlora_kit"
     return {
-        node.name: f"qlora_kit.{file.stem}"
-        for file in sorted((ROOT / "qlora_kit").glob("*.py"))
-        if file.stem != "cli"
+        node.name: ".".join(["qlora_kit", *file.relative_to(package).parts[:-1][:1]])
+        for file in sorted(package.rglob("*.py"))
+        if not {"cli", "exercises"} & set(file.relative_to(package).parts)
         for node in ast.parse(file.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     }

@@ -1,0 +1,5 @@
+"""What spoils a data set, found before it is trained on."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,169 @@
+"""What the audit finds, and the rows that it looks at, also those that training would refuse."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data import BadRowError, checked, read_each
+
+# Each kind, in the order of the report, and what a cleaned copy does about it.
+KINDS = {
+    "exact_duplicate": "keeps the first",
+    "near_duplicate": "keeps the first that has no other flaw; all, where only the order differs",
+    "test_leak": "drops",
+    "contradiction": "drops all of them: nobody has said which is right; keeps near questions",
+    "personal_data": "masks",
+    "empty_answer": "drops",
+    "truncated_answer": "drops",
+    "boilerplate_answer": "drops; keeps one of an answer to many questions, and what says more",
+    "unsafe_phrase": "drops",
+    "imbalance": "keeps",
+    "skew": "keeps",
+    "language_outlier": "keeps",
+    "length_outlier": "keeps",
+}
+REPEATS = ("exact_duplicate", "near_duplicate")
+_BLANK = "\N{SYMBOL FOR NULL}"  # stands in for an absent answer while a row is read
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One flaw.
+
+    Args:
+        kind: one of `KINDS`.
+        rows: row numbers from 1, in order; in JSONL, the lines.
+        reason: for people; it never repeats personal data.
+        drop: the rows that a cleaned copy leaves out.
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    reason: str
+    drop: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain data."""
+        return {"kind": self.kind, "rows": list(self.rows), "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All findings about a file."""
+
+    file: Path
+    rows: int
+    findings: tuple[Finding, ...]
+    test: Path | None = None
+    test_rows: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each kind that was found, in the report's order."""
+        found = Counter(finding.kind for finding in self.findings)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def of(self, kind: str) -> tuple[Finding, ...]:
+        """The findings of one kind.
+
+        Args:
+            kind: one of `KINDS`.
+        """
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    def as_json(self) -> dict[str, Any]:
+        """The audit as plain data."""
+        return {
+            "file": str(self.file), "rows": self.rows,
+            "test": str(self.test) if self.test else None, "test_rows": self.test_rows,
+            "counts": self.counts(), "findings": [each.as_json() for each in self.findings],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as the audit sees it.
+
+    Args:
+        number: from 1; in JSONL, the line.
+        system: the system prompt, or "".
+        question: everything said before the last answer.
+        answer: the last answer, "" when there is none.
+        raw: the row as it stands in the file.
+        turns: each turn of the user with the answer to it; the last answer is `answer`.
+    """
+
+    number: int
+    system: str
+    question: str
+    answer: str
+    raw: dict[str, Any]
+    turns: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the assistant says, turn by turn."""
+        return tuple(answer for _, answer in self.turns) or (self.answer,)
+
+
+def read_rows(
+    path: str | Path, prompt_field: str | None = None, completion_field: str | None = None
+) -> list[Row]:
+    """Read what `data.read` reads, and also rows whose answer is empty or absent.
+
+    Args:
+        path: a .jsonl, .json, .csv, .tsv or .parquet file.
+        prompt_field, completion_field: the columns of question and answer.
+
+    Returns:
+        The rows, in file order.
+
+    Raises:
+        DataError: unreadable, empty, or with rows that are wrong in another way.
+    """
+    return read_each(
+        path,
+        lambda number, row, convert: _row(number, row, convert, completion_field),
+        prompt_field,
+        completion_field,
+    )
+
+
+def _row(
+    number: int, row: dict[str, Any],
+    convert: Callable[[dict[str, Any]], Any], column: str | None,
+) -> Row:  # fmt: skip
+    try:
+        messages = checked(convert(row))
+    except BadRowError:
+        filled = _filled(row, column or ("completion" if "prompt" in row else "output"))
+        if filled is None:
+            raise
+        messages = checked(convert(filled))
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    turns = messages[1:-1] if system or messages[0]["role"] == "system" else messages[:-1]
+    question = "\n".join(turn["content"] for turn in turns)
+    said = ["" if turn["content"] == _BLANK else turn["content"] for turn in messages]
+    asked = {place: turn for place, turn in enumerate(messages) if turn["role"] == "assistant"}
+    pairs = tuple((said[place - 1], said[place]) for place in asked)
+    return Row(number, system, question, said[-1], row, pairs)
+
+
+def _filled(row: dict[str, Any], column: str) -> dict[str, Any] | None:
+    """The row with something in the place of its absent answer; None when an answer is there."""
+    for field in ("messages", "conversations", "completion"):
+        turns = row.get(field)
+        if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
+            last = turns[-1]
+            role, text = ("from", "value") if "from" in last else ("role", "content")
+            if last.get(role) in ("user", "human"):
+                name = "gpt" if role == "from" else "assistant"
+                return {**row, field: [*turns, {role: name, text: _BLANK}]}
+            if _is_blank(last.get(text)):
+                return {**row, field: [*turns[:-1], {**last, text: _BLANK}]}
+    return {**row, column: _BLANK} if _is_blank(row.get(column)) else None
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

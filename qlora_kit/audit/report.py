@@ -1,0 +1,100 @@
+"""The findings of an audit as a table in the terminal and as a figure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import KitError
+
+if TYPE_CHECKING:
+    from .findings import Audit
+    from .pipeline import Cleaned
+
+_SHOWN = 5  # findings of each kind in the terminal; --json has all
+_ROWS = 40  # dropped rows in the terminal; the log beside the copy has all
+
+
+def save_figure(found: "Audit", path: Path) -> Any:
+    """Draw how many rows each kind of finding touches.
+
+    Args:
+        found: from `audit.audit`.
+        path: the .png to write.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        KitError: the file cannot be written.
+    """
+    from .. import plots
+    from ..plots import png
+    from .findings import KINDS
+
+    rows = {kind: len({row for each in found.of(kind) for row in each.rows}) for kind in KINDS}
+    figure = plots.bars(
+        {kind.replace("_", " "): count for kind, count in rows.items()},
+        f"Audit of {found.file.name}", f"rows with a finding, of {found.rows:,}", digits=0,
+    )  # fmt: skip
+    try:
+        path.write_bytes(png(figure))
+    except OSError as problem:
+        raise KitError(f"{path} could not be written: {problem.strerror or problem}.") from problem
+    return figure
+
+
+def show_audit(found: "Audit", console: Any) -> None:
+    """Show the findings in the terminal, the first few of each kind.
+
+    Args:
+        found: from `audit`.
+        console: a rich console.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from .findings import KINDS
+
+    beside = f", test: {found.test.name}, {found.test_rows:,} rows" if found.test else ""
+    title = Text(f"{found.file.name}, {found.rows:,} rows{beside}")
+    if not found.findings:
+        console.print(Text(f"{title}: nothing found."))
+        return
+    table = Table(title=title, title_justify="left")
+    for name in ("finding", "count", "rows", "a cleaned copy"):
+        table.add_column(name, justify="right" if name in ("count", "rows") else "left")
+    for kind, count in found.counts().items():
+        rows = len({row for each in found.of(kind) for row in each.rows})
+        table.add_row(kind.replace("_", " "), f"{count:,}", f"{rows:,}", KINDS[kind])
+    console.print(table)
+    for kind, count in found.counts().items():
+        console.print(Text(f"\n{kind.replace('_', ' ')}", style="bold"))
+        for each in found.of(kind)[:_SHOWN]:
+            console.print(Text(f"  {_numbers(each.rows)}: {each.reason}"))
+        if count > _SHOWN:
+            console.print(Text(f"  ... and {count - _SHOWN:,} more; --json has all of them"))
+
+
+def _numbers(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(str(row) for row in rows[:4])
+    more = f" and {len(rows) - 4:,} more" if len(rows) > 4 else ""
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
+
+
+def show_cleaned(cleaned: "Cleaned", console: Any) -> None:
+    """Show in the terminal what a cleaned copy leaves out and masks.
+
+    Args:
+        cleaned: from `clean`.
+        console: a rich console.
+    """
+    from rich.text import Text
+
+    console.print(Text(
+        f"\n{cleaned.path}: {cleaned.kept:,} rows kept, {len(cleaned.dropped):,} dropped, "
+        f"{len(cleaned.masked):,} masked", style="bold",
+    ))  # fmt: skip
+    for row, (kind, reason) in list(cleaned.dropped.items())[:_ROWS]:
+        console.print(Text(f"  dropped row {row}, {kind.replace('_', ' ')}: {reason}"))
+    for row, reason in list(cleaned.masked.items())[:_ROWS]:
+        console.print(Text(f"  masked in row {row}: {reason}"))
+    console.print(Text(f"Row by row, with all reasons: {cleaned.log}"))

@@ -1,0 +1,3 @@
+"""The command line: one file for each verb, put together in app.py."""
+
+from .app import main as main

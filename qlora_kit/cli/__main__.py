@@ -1,0 +1,5 @@
+"""`python -m qlora_kit.cli`."""
+
+from .app import main
+
+main()

@@ -1,0 +1,34 @@
+"""`qlora-kit chat`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .. import KitError
+from .options import Json
+
+
+def chat(
+    run: Annotated[str, typer.Argument(help="A run folder, or a server's http://...")],
+    prompt: Annotated[str | None, typer.Option(help="Ask this once and leave.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    base: Annotated[bool, typer.Option(help="Talk to the base model instead.")] = False,
+    model: Annotated[str | None, typer.Option(help="Of a server: the adapter's name.")] = None,
+    api_key: Annotated[str | None, typer.Option(
+        help="That a server wants.", envvar="QLORA_KIT_API_KEY")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Where an answer is cut.", min=1)] = 200,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Talk to a tuned model; an empty line or Ctrl-D ends it."""
+    from ..serve import converse, open_talk
+
+    if prompt is not None and not prompt.strip():
+        raise KitError("The prompt is empty.")
+    talk = open_talk(run, system, base, max_new_tokens, model, api_key)
+    if prompt is None:
+        converse(talk)
+        return
+    answer = talk.ask(prompt)
+    print(json.dumps({"prompt": prompt, "answer": answer.text, "stopped": answer.stopped},
+                     ensure_ascii=False) if as_json else answer.text)  # fmt: skip

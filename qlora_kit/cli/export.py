@@ -1,0 +1,51 @@
+"""`qlora-kit export`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..export import Exported
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    to: Annotated[str, typer.Option(help="merged, gguf, adapter-gguf.")],
+    quant: Annotated[str, typer.Option(help="f16, q8_0, q5_0, q4_1, q4_0.")] = "f16",
+    into: Annotated[str, typer.Option(help="The base: dequantized or original.")] = "dequantized",
+    data: Annotated[Path | None, typer.Option(help="Held-out conversations to check with.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The folder to make.")] = None,
+    questions: Annotated[int, typer.Option(help="How many the check takes.", min=1)] = 32,
+    shard_size: Annotated[str, typer.Option(help="Of merged safetensors.")] = "2GB",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Export a run and check that it still is the model that was trained."""
+    from ..export import export as write
+
+    say = None if as_json else lambda line: print(f"{line} ...")
+    done = write(run, to, quant, into, data, output, questions, shard_size, say)
+    if as_json:
+        told: dict[str, Any] = {"folder": str(done.folder), "files": list(done.files),
+                                "bytes": done.bytes}  # fmt: skip
+        print(json.dumps({**told, "parity": done.parity.as_json()}, ensure_ascii=False))
+    else:
+        _show(done)
+
+
+def _show(done: "Exported") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..export import COLUMNS
+
+    console = Console()
+    for row in done.parity.rows():
+        table = Table("", "", title=f"Parity with the adapter: {row[0]}", title_justify="left",
+                      show_header=False)  # fmt: skip
+        for name, cell in zip(COLUMNS[1:], row[1:], strict=True):
+            table.add_row(name, cell)
+        console.print(table)
+    size = f"{done.bytes / 1e6:.0f} MB"
+    console.print(f"{', '.join(done.files)} ({size}) in {done.folder}", highlight=False)

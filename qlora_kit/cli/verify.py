@@ -1,0 +1,33 @@
+"""`qlora-kit verify`: a run and what it was made from, a thin skin."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    accept: Annotated[bool, typer.Option("--accept", help="Take it as it is now.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Say what changed of a run since it was trained: adapter, base, data, settings, versions."""
+    from ..runs import accept as take
+    from ..runs import verify as look
+
+    report = take(run) if accept else look(run)
+    if as_json:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        print(f"{run}, trained {report.made}")
+        for item in report.items:
+            told = item.was if item.state == "same" else f"{item.was} -> {item.now or 'not here'}"
+            print(f"{item.state:<8} {item.name:<24} {told}")
+            if item.mend:
+                print(f"{'':<8} mend it: {item.mend}")
+        for line in report.accepted:
+            print(f"accepted {line}")
+        print("Nothing changed." if report.ok else "This is not the run as it was trained.")
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""What only notebooks import: claims, exercises and widgets."""

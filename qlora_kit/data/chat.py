@@ -1,0 +1,212 @@
+"""From a conversation to tokens: the chat template, the loss mask, the stop token."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import KitError
+
+IGNORED = -100  # the label of a token that has no part in the loss
+Messages = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation as the model sees it.
+
+    input_ids: all tokens. labels: the same where the loss looks (the assistant's words and
+    the stop token after them), IGNORED elsewhere. length: tokens before truncation.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    length: int
+
+    @property
+    def learned(self) -> int:
+        """How many tokens the loss sees; the first token of all has nothing to predict it."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Painted:
+    """An example's pieces of text; learned tells what the loss sees. A notebook paints it."""
+
+    pieces: tuple[tuple[str, bool], ...]
+
+    def _repr_html_(self) -> str:
+        styles = {
+            True: "background:#1f4e79;color:#fff;text-decoration:underline",
+            False: "background:#eee;color:#555",
+        }
+        spans = []
+        for text, learned in self.pieces:
+            shown = html.escape(text).replace("\n", "\u21b5<br>").replace(" ", "\u00b7")
+            title = "in the loss" if learned else "not in the loss"
+            spans.append(
+                f'<span title="{title}" style="{styles[learned]};border-right:1px solid #fff">'
+                f"{shown}</span>"
+            )
+        return f'<div style="font-family:monospace;line-height:1.7">{"".join(spans)}</div>'
+
+    def __repr__(self) -> str:
+        """The text, with what the loss sees between guillemets."""
+        text, inside = "", False
+        for piece, learned in self.pieces:
+            text += ("\u00ab" if learned else "\u00bb") * (learned != inside) + piece
+            inside = learned
+        return text + "\u00bb" * inside
+
+
+def show(tokenizer: Any, example: Example) -> Painted:
+    """Paint an example token by token: dark is what the loss sees, light is only read.
+
+    Args:
+        tokenizer: the one that made the example.
+        example: from `encode`.
+
+    Returns:
+        Something that a notebook shows in color, and a terminal between guillemets.
+    """
+    pieces: list[tuple[str, bool]] = []
+    held: list[int] = []  # bytes of one character may be spread over tokens
+    for token, label in zip(example.input_ids, example.labels, strict=True):
+        held.append(token)
+        text = tokenizer.decode(held)
+        if "\ufffd" not in text or len(held) > 8:
+            pieces.append((text, label != IGNORED))
+            held = []
+    if held:
+        pieces.append((tokenizer.decode(held), example.labels[-1] != IGNORED))
+    return Painted(tuple(pieces))
+
+
+def render(tokenizer: Any, messages: Messages, answer_next: bool = False) -> str:
+    """The text that the tokenizer's chat template makes of a conversation.
+
+    Args:
+        tokenizer: any tokenizer with a chat template.
+        messages: {"role", "content"} each.
+        answer_next: end with what opens the assistant's turn.
+
+    Raises:
+        KitError: no template, or one that refuses these messages.
+    """
+    if not tokenizer.chat_template:
+        raise KitError(
+            "This tokenizer has no chat template, so nobody can say where a turn ends. "
+            "Use an instruct or chat version of the model."
+        )
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=answer_next
+        )
+    except Exception as problem:  # a template may raise anything
+        raise KitError(f"The chat template refuses this conversation: {problem}") from problem
+
+
+def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
+    """The token ids that end a turn.
+
+    Args:
+        tokenizer: its end-of-sequence token counts.
+        model: when given, the end tokens of its generation config count too.
+    """
+    ids = {tokenizer.eos_token_id}
+    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids.update(more if isinstance(more, list) else [more])
+    return {token for token in ids if token is not None}
+
+
+def turn_marks(tokenizer: Any) -> tuple[str, ...]:
+    """The special tokens that begin and end turns; as text in a message they would do so too.
+
+    Args:
+        tokenizer: with a chat template.
+    """
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return tuple(t for t in special if t in named or t in str(tokenizer.chat_template))
+
+
+def encode(
+    tokenizer: Any,
+    messages: Messages,
+    max_length: int | None = None,
+    stops: set[int] | None = None,
+) -> Example:
+    """Tokenize a conversation and mark what the loss sees.
+
+    Each assistant turn is found by rendering the conversation up to it, with and without the
+    turn, so it works for any template, also without {% generation %} markers. The stop token
+    that closes a turn is part of it: a model that never sees it never learns to stop.
+
+    Args:
+        tokenizer: a fast tokenizer with a chat template.
+        messages: the last one is the assistant's.
+        max_length: tokens to keep, from the start.
+        stops: the ids that end a turn, from `stop_ids`; None takes the tokenizer's own.
+
+    Returns:
+        The example, cut to max_length.
+
+    Raises:
+        KitError: a template that rewrites earlier turns, or closes a turn without a stop token.
+    """
+    text = render(tokenizer, messages)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    labels = [IGNORED] * len(ids)
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        start, end = _turn_span(tokenizer, messages, index, text)
+        inside = [i for i, (first, last) in enumerate(offsets) if first >= start and last <= end]
+        if not inside or ids[inside[-1]] not in (stops or stop_ids(tokenizer)):
+            closing = tokenizer.decode(ids[inside[-1] : inside[-1] + 1]) if inside else ""
+            raise KitError(
+                f"The chat template closes the assistant's turn with {closing!r}, not with the "
+                f"stop token {tokenizer.eos_token!r}; a model trained on it would never stop. "
+                "Set the tokenizer's eos_token to the template's end-of-turn token."
+            )
+        for i in inside:
+            labels[i] = ids[i]
+    if IGNORED not in labels:
+        raise KitError(
+            "The loss would see every token, the question too: the chat template puts nothing "
+            "before the assistant's words. Begin the conversation with a user's turn."
+        )
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        raise KitError("The chat template begins with two BOS tokens; remove one of them.")
+    return Example(ids[:max_length], labels[:max_length], len(ids))
+
+
+def _turn_span(tokenizer: Any, messages: Messages, index: int, text: str) -> tuple[int, int]:
+    """Where an assistant turn stands in the rendered text: [start, end) in characters."""
+    before = render(tokenizer, messages[:index], answer_next=True)
+    through = render(tokenizer, messages[: index + 1])
+    if not text.startswith(before) or not text.startswith(through.rstrip()):
+        if index + 1 == len(messages):
+            raise KitError(
+                f"The chat template renders what stands before turn {index + 1} differently when "
+                "it asks for that answer than when it shows it, so it cannot be masked exactly. "
+                "Mend the template, or use another model's."
+            )
+        raise KitError(
+            f"The chat template renders turn {index + 1} differently once others follow it, so its "
+            "answer cannot be masked exactly. Split the conversation so that it ends there."
+        )
+    return len(before), len(through.rstrip())
+
+
+def encode_prompt(tokenizer: Any, messages: Messages) -> list[int]:
+    """The tokens that the model gets before it answers.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: ends with the user's turn.
+    """
+    text = render(tokenizer, messages, answer_next=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,67 @@
+"""Micro-batches side by side, each on its own cores.
+
+One product on all cores waits at its end for the slowest of them, and one beside a busy
+neighbor waits long. Threads that each take the next micro-batch never wait for each other, and
+what torch does on one core anyway they do on all.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..machine import settle_functions
+from .limits import WORKERS
+
+
+def accumulate(
+    parameters: Sequence[torch.nn.Parameter],
+    loss_of: Callable[[Any], torch.Tensor],
+    batches: Sequence[Any],
+) -> float:
+    """Add the gradients of all micro-batches to `grad`, in their order, and sum their losses.
+
+    What comes out does not depend on which thread is done first.
+
+    Args:
+        parameters: what is trained.
+        loss_of: a micro-batch's loss; must draw no random numbers.
+        batches: the micro-batches, the largest first.
+    """
+    threads = torch.get_num_threads()
+
+    def work(batch: Any) -> tuple[float, tuple[torch.Tensor, ...]]:
+        torch.set_num_threads(max(1, threads // WORKERS))
+        loss = loss_of(batch)
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    total = 0.0
+    pool = _pool(os.getpid())
+    futures = deque(pool.submit(work, batch) for batch in batches)
+    try:
+        while futures:
+            loss, gradients = futures[0].result()
+            futures.popleft()  # after, so that whoever interrupts waits for it, too
+            total += loss
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient
+                else:
+                    parameter.grad += gradient
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        torch.set_num_threads(threads)  # MKL's number is the process's, not the thread's
+    return total
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """The same threads at every step: what malloc keeps for one of them no other can take."""
+    settle_functions()
+    return ThreadPoolExecutor(WORKERS, thread_name_prefix="micro-batch")

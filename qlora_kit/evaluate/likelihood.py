@@ -1,0 +1,197 @@
+"""What a model finds likely: held-out answers, and general knowledge that it may have forgotten."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data import (
+    IGNORED,
+    SHARING_PAYS,
+    DataError,
+    Example,
+    Pack,
+    block_mask,
+    encode,
+    is_packable,
+    share_beginning,
+    share_prompts,
+    stop_ids,
+)
+
+_SCORING_TOKENS = 2048  # padded tokens a batch may hold
+_SHARED_TOKENS = 384  # in a row of prompts that share their beginning: attention sees all of it
+
+
+@dataclass(frozen=True)
+class ProbeItem:
+    """A general-knowledge question with choices; answer is the right one's index."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+def negative_log_likelihood(
+    model: Any, tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]]
+) -> list[float]:
+    """How surprised a model is by each conversation's answers: nats a token, stop included.
+
+    Args:
+        model, tokenizer: from `models.load`, with or without an adapter.
+        conversations: messages each, the assistant's last.
+
+    Returns:
+        The mean over a conversation's labeled tokens, one number a conversation.
+    """
+    stops = stop_ids(tokenizer, model)
+    examples = [encode(tokenizer, messages, stops=stops) for messages in conversations]
+    sums = _label_scores(model, tokenizer, examples)
+    return [-total / example.learned for total, example in zip(sums, examples, strict=True)]
+
+
+def perplexity(
+    model: Any, tokenizer: Any, text: str, window: int = 1024, stride: int | None = None,
+    max_tokens: int | None = None,
+) -> float:  # fmt: skip
+    """How many next tokens a model hesitates between, on plain text.
+
+    The text is read in windows. With a stride below the window, windows overlap and each token
+    is scored once, with the longest context that its window gives.
+
+    Args:
+        model, tokenizer: from `models.load`.
+        text: long enough for two tokens.
+        window: tokens that the model sees at once.
+        stride: tokens from one window's start to the next; None means no overlap.
+        max_tokens: read no more of the text than this.
+
+    Returns:
+        exp of the mean negative log-likelihood a token; each token but the first counts once
+        (without overlap also each window's first does not).
+
+    Raises:
+        DataError: too little text, a window of one token, or a stride that would skip tokens.
+
+    Source: equal to one forward pass over the text when the text fits in one window.
+    """
+    import torch
+
+    if window < 2:
+        raise DataError(f"window must be at least 2 tokens, not {window}: the first one is given.")
+    stride = stride or window
+    if not 0 < stride <= window:
+        raise DataError(f"stride must be from 1 to the window ({window}), not {stride}.")
+    ids = tokenizer(text, add_special_tokens=False).input_ids[:max_tokens]
+    if len(ids) < 2:
+        raise DataError("Perplexity needs a text of at least two tokens.")
+    total, count, scored = 0.0, 0, 0
+    for start in range(0, len(ids), stride):
+        piece = torch.tensor([ids[start : start + window]], device=model.device)
+        new = min(piece.shape[1], start + piece.shape[1] - scored)
+        if piece.shape[1] > 1:
+            with torch.inference_mode():
+                logits = model(input_ids=piece, use_cache=False).logits[0, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="none")
+            total += losses[-new:].sum().item()
+            count += min(new, len(losses))
+        scored = start + piece.shape[1]
+        if scored == len(ids):
+            break
+    return math.exp(total / count)
+
+
+def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:
+    """The summed log-probability of each example's labeled tokens, in nats.
+
+    Answers to one prompt, or prompts with one beginning, are scored together: it is read once.
+    """
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    from ..data import cut
+    from ..engine import logits_only_where
+
+    def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
+        lines = [torch.tensor(row[name]) for row in rows]
+        return pad_sequence(lines, batch_first=True, padding_value=filler).to(model.device)
+
+    packs = _packs(examples) if is_packable(model) else share_prompts(examples, 0)
+    packs.sort(key=lambda row: len(row.input_ids), reverse=True)
+    sums = torch.zeros(len(examples), device=model.device)
+    with torch.inference_mode():
+        for rows in cut([vars(row) for row in packs], _SCORING_TOKENS):
+            segments = stack(rows, "segments", 0)
+            seen = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
+            if any(len({*row["segments"]} - {0}) > 1 for row in rows):
+                seen["attention_mask"] = block_mask(segments, shared=0)
+                seen["position_ids"] = stack(rows, "position_ids", 0)
+            targets = stack(rows, "labels", IGNORED)[:, 1:]
+            scored = targets != IGNORED
+            with logits_only_where(model, torch.nn.functional.pad(scored, (0, 1))):
+                logits = model(**seen, use_cache=False).logits.float()
+            surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
+            sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
+    return sums.tolist()
+
+
+def _packs(examples: Sequence[Example]) -> list[Pack]:
+    """The rows with fewer tokens: prompts shared, or what all of them begin with."""
+    prompts = share_prompts(examples, _SCORING_TOKENS)
+    beginning = share_beginning(examples, _SHARED_TOKENS)
+    sizes = [sum(len(row.input_ids) for row in rows) for rows in (prompts, beginning)]
+    return beginning if sizes[1] < SHARING_PAYS * sizes[0] else prompts
+
+
+def probe(
+    model: Any, tokenizer: Any, items: Sequence[ProbeItem]
+) -> tuple[list[float], list[float]]:
+    """General knowledge by likelihood: which choice does the model find most likely?
+
+    Args:
+        model, tokenizer: from `models.load`, with or without an adapter.
+        items: from `read_probe`.
+
+    Returns:
+        (1 or 0 for each item's choice being right, nats a token of each right answer).
+    """
+    stops = stop_ids(tokenizer, model)
+    talks = [
+        [{"role": "user", "content": item.question}, {"role": "assistant", "content": choice}]
+        for item in items
+        for choice in item.choices
+    ]
+    examples = [encode(tokenizer, talk, stops=stops) for talk in talks]
+    sums = iter(
+        total / example.learned
+        for total, example in zip(_label_scores(model, tokenizer, examples), examples, strict=True)
+    )
+    right, surprise = [], []
+    for item in items:
+        likelihoods = [next(sums) for _ in item.choices]
+        right.append(
+            float(max(range(len(likelihoods)), key=likelihoods.__getitem__) == item.answer)
+        )
+        surprise.append(-likelihoods[item.answer])
+    return right, surprise
+
+
+def read_probe(path: Path) -> list[ProbeItem]:
+    """Read a probe: JSONL rows with question, choices and the right one's index.
+
+    Args:
+        path: the file.
+    """
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            items.append(ProbeItem(row["question"], tuple(row["choices"]), row["answer"]))
+            items[-1].choices[items[-1].answer]
+        except (ValueError, KeyError, IndexError, TypeError) as problem:
+            raise DataError(f"{path}, row {number}: not a probe item ({problem!r}).") from problem
+    return items

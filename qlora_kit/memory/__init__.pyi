@@ -1,0 +1,10 @@
+from .formulas import Settings as Settings
+from .formulas import cpu_settings as cpu_settings
+from .planner import MARGIN as MARGIN
+from .planner import Change as Change
+from .planner import Plan as Plan
+from .planner import Term as Term
+from .planner import plan as plan
+from .shapes import GPUS as GPUS
+from .shapes import ModelShape as ModelShape
+from .shapes import find_shape as find_shape

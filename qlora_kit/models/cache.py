@@ -1,0 +1,165 @@
+"""Models converted once into a folder that is offline ever after.
+
+A folder in the cache is whole: it is built beside, under a lock, and renamed when it is ready.
+"""
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from .. import KitError
+from ..machine import CACHE_VARIABLE, GB, cache_home, digest, while_unchanged
+from .gguf_files import read_gguf_header
+from .logging import quiet
+
+_STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
+_digest_once = while_unchanged(digest)
+
+
+def gguf_folder(path: Path) -> Path:
+    """The folder that a GGUF file was converted into, keyed by its hash.
+
+    Args:
+        path: the GGUF file.
+    """
+    if not path.is_file():
+        raise KitError(f"There is no file {path}.")
+    read_gguf_header(path)
+    folder = cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
+
+    def build(scratch: Path, target: Path) -> None:
+        convert_gguf(path, target)
+
+    return build_once(folder.name, build, f"rm -r {folder}")
+
+
+def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
+    """The folder of a cached model's copy in 4 bits, one for each version of the libraries.
+
+    Args:
+        source: a folder of `bundled_folder` or `gguf_folder`.
+        kind: names the format.
+        save: quantizes the model and saves it into the folder that it is given.
+
+    Returns:
+        The folder; None when it cannot be made, since it only saves time.
+    """
+    weights = json.loads((source / _STAMP).read_text())["sha256"]
+    origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
+    name = f"{source.name}-{kind}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+    home = cache_home() / "quantized"
+    for _ in range(2):
+        try:
+            return build_once(name, lambda scratch, target: save(target), "", home=home)
+        except Exception:  # each library has errors of its own
+            if not (home / name).exists():
+                return None
+            shutil.rmtree(home / name, ignore_errors=True)  # damaged
+    return None
+
+
+def build_once(
+    name: str,
+    build: Callable[[Path, Path], None],
+    mend: str,
+    weights: str = "model.safetensors",
+    home: Path | None = None,
+) -> Path:
+    """Build a folder once: one process at a time, in a scratch folder, renamed when whole."""
+    from filelock import FileLock
+
+    home = home or cache_home()
+    final = home / name
+    with _room_in(home):
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(home / f".{name}.lock")):
+            if final.exists():
+                _verify(final, mend, weights)
+                return final
+            with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch:
+                target = Path(scratch) / "model"
+                build(Path(scratch), target)
+                stamp = {"sha256": digest(target / weights)}
+                (target / _STAMP).write_text(json.dumps(stamp))
+                target.rename(final)
+    return final
+
+
+def _verify(folder: Path, mend: str, weights: str) -> None:
+    try:
+        expected = json.loads((folder / _STAMP).read_text())["sha256"]
+        intact = _digest_once(folder / weights) == expected
+    except (OSError, ValueError, KeyError):
+        intact = False
+    if not intact:
+        raise KitError(
+            f"The cached model in {folder} is damaged (its weights do not match their hash). "
+            f"Build it again with: {mend}"
+        )
+
+
+@contextmanager
+def _room_in(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        other = f"Set {CACHE_VARIABLE} to another folder."
+        if problem.errno == errno.ENOSPC:
+            raise KitError(
+                f"The disk of {home} is full; a model needs about 1 GB. {other}"
+            ) from problem
+        if isinstance(problem, PermissionError):
+            raise KitError(
+                f"{home} cannot be written to ({problem.strerror}). {other}"
+            ) from problem
+        raise
+
+
+def convert_gguf(gguf: Path, target: Path) -> None:
+    """Dequantize a GGUF file once into bf16 safetensors, the form that Hub models have."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"Converting {gguf.name} (about half a minute, once) ...", file=sys.stderr)
+    where = {"gguf_file": gguf.name, "trust_remote_code": False}
+    with quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **where)
+            # Where a kernel for it is installed, the weights would stay packed.
+            unpacked = GgufConfig(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                str(gguf.parent), dtype=torch.float32, quantization_config=unpacked, **where
+            )
+        except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno:  # the disk, not the file
+                raise
+            raise KitError(
+                f"{gguf} cannot be converted: {problem}. Llama, Mistral and Qwen GGUF files can; "
+                "for others use the model's safetensors."
+            ) from problem
+        # save_pretrained refuses a model that remembers its GGUF quantization.
+        model.config.__dict__.pop("quantization_config", None)
+        model.hf_quantizer, model.is_quantized = None, False
+        model.to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+def cached_models() -> list[tuple[str, Path, float]]:
+    """The converted models on this machine.
+
+    Returns:
+        (name, folder, size in 10^9 bytes) each.
+    """
+    home = cache_home()
+    folders = sorted(home.glob(f"*/{_STAMP}")) if home.exists() else []
+    sizes = (
+        (stamp.parent, sum(f.stat().st_size for f in stamp.parent.iterdir())) for stamp in folders
+    )
+    return [(folder.name, folder, size / GB) for folder, size in sizes]

@@ -1,0 +1,5 @@
+"""Figures in one style, and the parts of an HTML page."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,136 @@
+"""A run's folder: claimed for one run, gone on with, finished; each file whole or absent."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import KitError
+from ..machine import write_files, write_text
+from . import checkpoint, manifest
+from .config import TrainConfig, load_config
+
+RESULTS = ("adapter_config.json", "model.safetensors")
+_FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
+_HASHED = {"data", "model"}  # may have moved: the manifest knows them by their hashes
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: a checkpoint or None, the steps done, and the metrics up to there."""
+
+    checkpoint: Path | None
+    done: int
+    past: tuple[dict[str, Any], ...]
+
+
+def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) -> Start:
+    """Take a run folder for a run, or find where to go on in it.
+
+    Args:
+        folder: the run folder.
+        config: the run.
+        resume: go on from the newest complete checkpoint; with none, from the beginning.
+        steps: optimizer steps of the whole run.
+
+    Raises:
+        KitError: a folder that holds another run or a finished one, or cannot be written to.
+    """
+    checkpoints = folder / "checkpoints"
+    ended = (folder / "run.json").exists()  # written last; without it the run was killed
+    if not resume and (checkpoints.exists() or any((folder / name).exists() for name in RESULTS)):
+        raise KitError(
+            f"{folder} already holds a run. Go on with it (--resume), choose another --output, or "
+            "remove it."
+        )
+    start = checkpoint.latest(checkpoints) if resume else None
+    if resume and start is None and ended:
+        raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
+    if start:
+        free = _FREE | _HASHED if (folder / manifest.NAME).exists() else _FREE
+        _require_same(load_config(folder / "config.yaml"), config, free)
+    done = checkpoint.step_of(start) if start else 0
+    if ended and done >= steps:
+        raise KitError(f"{folder} has done all of its {steps} steps already.")
+    if folder.exists() and not folder.is_dir():
+        raise KitError(f"{folder} is a file; --output must name a folder.")
+    with_room(folder, lambda: _write(folder, config, done))
+    return Start(start, done, tuple(_metrics(folder / "metrics.jsonl", done)))
+
+
+def _write(folder: Path, config: TrainConfig, done: int) -> None:
+    import yaml
+
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.tidy(folder / "checkpoints")
+    write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+    kept = _metrics(folder / "metrics.jsonl", done)
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _metrics(file: Path, done: int) -> list[dict[str, Any]]:
+    """The lines of the steps done; a power cut may have cost the last ones."""
+    lines: list[dict[str, Any]] = []
+    for text in file.read_text("utf-8", "replace").splitlines()[:done] if file.exists() else []:
+        try:
+            line = json.loads(text)
+            line = {**line, "loss": float(line["loss"]), "tokens": int(line["tokens"]),
+                    "seconds": float(line["seconds"])}  # fmt: skip
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            break
+        lines.append(line)
+    return lines
+
+
+def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None:
+    """A run goes on as it began: with other settings it would be neither run."""
+    changed = [
+        f"{name} was {value!r}, now {getattr(now, name)!r}"
+        for name, value in asdict(before).items()
+        if name not in free and value != getattr(now, name)
+    ]
+    if changed:
+        raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
+
+
+def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Save what was trained: an adapter in PEFT's format, or a whole model with its tokenizer.
+
+    Args:
+        folder: the run folder; an earlier result stays until the new one is safe.
+        model: with adapters, or with all weights trained.
+        tokenizer: saved beside a whole model.
+
+    Raises:
+        KitError: it could not be written.
+    """
+
+    def write(scratch: Path) -> None:
+        model.save_pretrained(scratch)
+        if not hasattr(model, "peft_config"):
+            tokenizer.save_pretrained(scratch)
+
+    with_room(folder, lambda: write_files(folder, write, last=RESULTS))
+
+
+def with_room(folder: Path, write: Callable[[], object]) -> None:
+    """Write something into a run folder, a full disk being one clear error.
+
+    Args:
+        folder: named in the error.
+        write: does it.
+
+    Raises:
+        KitError: it could not be written.
+    """
+    try:
+        write()
+    except KitError:
+        raise
+    except Exception as problem:  # of a full disk each library tells with an error of its own
+        reason = getattr(problem, "strerror", None) or problem
+        raise KitError(
+            f"{folder} cannot be written to: {reason}. Its checkpoints are untouched: make room "
+            "and run the same command with --resume."
+        ) from problem

@@ -1,0 +1,14 @@
+from .benchmark import measure_load as measure_load
+from .client import answers as answers
+from .client import ask as ask
+from .client import models as models
+from .llama_cpp import running_llama_cpp as running_llama_cpp
+from .seccomp import is_sealed as is_sealed
+from .seccomp import peers as peers
+from .seccomp import seal as seal
+from .server import Server as Server
+from .server import Settings as Settings
+from .server import run as run
+from .server import running as running
+from .session import converse as converse
+from .session import open_talk as open_talk

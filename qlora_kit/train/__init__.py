@@ -1,0 +1,5 @@
+"""`fine_tune(config)`: QLoRA set up rightly for this machine."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,299 @@
+"""`fine_tune(config)`: QLoRA with TRL, PEFT and bitsandbytes, set up rightly for this machine."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import KitError
+from ..data import Conversation, encode_all, is_packable, read, require_packable, stop_ids
+from ..machine import (
+    Machine,
+    detect,
+    keep_freed_memory,
+    peak_rss_gb,
+    release_memory,
+    trim_memory,
+    versions,
+    write_text,
+)
+from ..models import load, quiet
+from ..runs import (
+    Start,
+    TrainConfig,
+    begin_manifest,
+    claim_folder,
+    finish_manifest,
+    save_model,
+    with_room,
+)
+from .adapters import attach_adapters
+
+_LOW_MEMORY_TOKENS = 128  # at once, or one row
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a fine-tuning left behind.
+
+    path: the run folder.   status: "finished", "interrupted" or "diverged".
+    steps: optimizer steps done.   loss: mean over the last tenth of them, in nats a token.
+    tokens: real tokens trained on, padding not counted.   seconds: of training alone.
+    """
+
+    path: Path
+    status: str
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+    peak_rss_gb: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens a second of training."""
+        return self.tokens / self.seconds
+
+
+def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) -> Run:
+    """Fine-tune a model with QLoRA and leave a run folder.
+
+    The folder holds the adapter in plain PEFT format (`PeftModel.from_pretrained(base, folder)`
+    loads it without this package) or, with method "full", the model and its tokenizer; and
+    config.yaml, metrics.jsonl and loss.png.
+
+    Args:
+        config: the run.
+        resume: go on from the newest complete checkpoint in the run folder.
+        progress: show a live bar.
+
+    Returns:
+        The run; status "interrupted" after Ctrl-C, with a checkpoint to resume from.
+
+    Raises:
+        KitError: bad data, model or configuration; a run folder in use; a loss that diverged
+            (the last good adapter is saved before it is raised).
+    """
+    folder = Path(config.output).expanduser()
+    conversations = read(config.data, config.prompt_field, config.completion_field)
+    steps = total_steps(config, len(conversations))
+    start = claim_folder(folder, config, resume, steps)
+    machine = detect()
+    if config.compute_dtype:
+        machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
+    trainer = build_trainer(config, conversations, machine, folder, progress)
+    resumed = start.checkpoint is not None
+    with_room(folder, lambda: begin_manifest(folder, config, machine, resumed))
+    (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
+    trim_memory()  # loading held the weights twice
+    if not config.low_memory:
+        keep_freed_memory()
+    run = _run(trainer, folder, machine, start, start.done >= steps)
+    first = conversations[0].messages[0]
+    record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
+              "system": first["content"] if first["role"] == "system" else None,
+              "machine": str(machine), "versions": versions()}  # fmt: skip
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    with_room(folder, lambda: write_text(folder / "run.json", text))
+    del trainer
+    release_memory()
+    return run
+
+
+def total_steps(config: TrainConfig, rows: int) -> int:
+    """How many optimizer steps a run takes.
+
+    Args:
+        config: the run.
+        rows: conversations to train on.
+    """
+    return config.max_steps or math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+
+
+def build_trainer(
+    config: TrainConfig,
+    conversations: list[Conversation],
+    machine: Machine,
+    folder: Path,
+    progress: bool = True,
+) -> Any:
+    """The model with fresh adapters inside a trainer, ready for `trainer.train()`.
+
+    Args:
+        config: the run.
+        conversations: what to train on.
+        machine: decides dtypes.
+        folder: the run folder.
+        progress: show a live bar.
+    """
+    from datasets import Dataset
+    from transformers import set_seed
+
+    from .callbacks import InterruptCallback, ProgressCallback
+    from .trainer import KitTrainer
+
+    set_seed(config.seed)
+    model, tokenizer = load(config.model, config.precision, machine)
+    examples, warning = encode_all(
+        tokenizer, conversations, config.max_length, config.data, stop_ids(tokenizer, model)
+    )
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    if config.packing:
+        require_packable(model)
+    rows = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
+                              "labels": [example.labels for example in examples]})  # fmt: skip
+    holder: list[Any] = []
+    with quiet():
+        model = attach_adapters(model, config) if config.method == "lora" else model
+        model.config.use_cache = False
+        trainer = KitTrainer(
+            run_folder=folder,
+            low_memory=config.low_memory,
+            model=model,
+            args=_arguments(config, machine, folder, len(examples)),
+            train_dataset=rows,
+            processing_class=tokenizer,
+            data_collator=_collator(config, machine, tokenizer, model),
+            callbacks=[
+                ProgressCallback(lambda: holder[0], folder / "metrics.jsonl", progress),
+                InterruptCallback(),
+            ],
+        )
+    holder.append(trainer)
+    _drop_callbacks(trainer)
+    # TRL casts a quantized model's adapters to bf16; steps smaller than their last bit are lost.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def _collator(config: TrainConfig, machine: Machine, tokenizer: Any, model: Any) -> Any:
+    from ..data import MicroBatchCollator
+
+    budget = config.token_budget
+    if config.low_memory:
+        budget = min(budget, _LOW_MEMORY_TOKENS)
+    # What it saves was measured on CPUs only.
+    sharing = machine.device == "cpu" and not config.dropout and is_packable(model)
+    return MicroBatchCollator(tokenizer.pad_token_id, budget, config.packing, sharing)
+
+
+def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:
+    from trl import SFTConfig
+
+    if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
+        raise KitError(f"{config.report_to} is not installed: pip install {config.report_to}")
+    cuda = machine.device == "cuda"
+    steps = total_steps(config, rows)
+    arguments = SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=1,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="linear" if config.schedule == "linear" else "constant_with_warmup",
+        warmup_steps=int(config.warmup * steps),
+        weight_decay=config.weight_decay,
+        adam_beta2=config.beta2,
+        max_grad_norm=config.max_grad_norm,
+        optim="paged_adamw_8bit" if cuda else "adamw_torch_fused",
+        bf16=cuda and machine.compute_dtype == "bfloat16",
+        fp16=cuda and machine.compute_dtype == "float16",
+        use_cpu=machine.device == "cpu",
+        gradient_checkpointing=cuda,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if cuda else None,
+        max_length=None,  # rows are cut when they are encoded
+        remove_unused_columns=False,
+        train_sampling_strategy="group_by_length" if config.group_by_length else "random",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if config.save_steps else "no",
+        save_steps=config.save_steps or 500,
+        report_to=[] if config.report_to == "none" else [config.report_to],
+        disable_tqdm=True,
+        dataloader_pin_memory=cuda,
+        seed=config.seed,
+    )
+    if cuda and arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # TRL refuses DataParallel; one GPU serves
+    return arguments
+
+
+def _run(
+    trainer: Any,
+    folder: Path,
+    machine: Machine,
+    start: Start,
+    done: bool,
+) -> Run:
+    from .. import plots
+    from .callbacks import InterruptCallback, ProgressCallback
+    from .trainer import DivergedError
+
+    own = [
+        callback
+        for callback in trainer.callback_handler.callbacks
+        if isinstance(callback, InterruptCallback | ProgressCallback)
+    ]
+    trainer.losses = [line["loss"] for line in start.past]
+    trainer.tokens = start.past[-1]["tokens"] if start.past else 0
+    trainer.seconds = start.past[-1]["seconds"] if start.past else 0.0
+    began = time.perf_counter() - trainer.seconds
+    failure: DivergedError | None = None
+    with trainer.sped_up(machine), quiet():
+        try:
+            trainer.train_from(start.checkpoint, done)
+            trainer.require_finite()
+        except DivergedError as problem:
+            failure = problem
+        finally:
+            for callback in own:
+                callback.restore()
+    seconds = time.perf_counter() - began
+    save_model(folder, trainer.model, trainer.processing_class)
+    with_room(folder, lambda: finish_manifest(folder))
+    with_room(folder, lambda: plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png"))
+    if failure is not None:
+        raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
+    if any(getattr(callback, "interrupted", False) for callback in own):
+        status = "interrupted"
+    else:
+        status = "finished"
+        _require_trained(trainer.model, folder)
+    tail = trainer.losses[-max(1, len(trainer.losses) // 10) :]
+    return Run(
+        path=folder,
+        status=status,
+        steps=trainer.state.global_step,
+        loss=sum(tail) / len(tail) if tail else float("nan"),
+        tokens=trainer.tokens,
+        seconds=seconds,
+        peak_rss_gb=peak_rss_gb(),
+    )
+
+
+def _require_trained(model: Any, folder: Path) -> None:
+    """B starts at 0; where it still is, nothing was learned (qlora#38)."""
+    untouched = [
+        name for name, p in model.named_parameters() if "lora_B" in name and not p.detach().any()
+    ]
+    if untouched:
+        raise KitError(
+            f"The adapter in {folder} did not train: {len(untouched)} of its B are zero."
+        )
+
+
+def _drop_callbacks(trainer: Any) -> None:
+    """transformers prints each log line where there is no bar; ours is shown instead."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)

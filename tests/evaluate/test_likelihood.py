@@ -1,0 +1,127 @@
+"""Likelihoods are those of one forward pass, in windows and of answers that share a prompt."""
+
+import math
+
+import pytest
+import torch
+
+from qlora_kit.data import IGNORED, DataError, Example, encode
+from qlora_kit.evaluate import ProbeItem, negative_log_likelihood, perplexity, probe, read_probe
+from qlora_kit.evaluate.likelihood import _label_scores, _packs
+from qlora_kit.models import load
+
+TEXT = "what is the color of the light and who is asking for it again "
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return load(str(tiny), "32bit")
+
+
+def losses(model, ids):
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+
+
+def test_one_window_is_one_forward_pass(model):
+    ids = model[1](TEXT).input_ids
+    expected = math.exp(losses(model[0], ids).mean().item())
+    assert perplexity(*model, TEXT, window=512) == pytest.approx(expected, rel=1e-5)
+    shorter = math.exp(losses(model[0], ids[:10]).mean().item())
+    assert perplexity(*model, TEXT, window=512, max_tokens=10) == pytest.approx(shorter, rel=1e-5)
+
+
+@pytest.mark.parametrize("stride", [3, 5, 8])
+def test_overlapping_windows_count_each_token_once(model, stride):
+    """The published recipe's mistake is to count the overlap twice, or the first token at all."""
+    ids, window = model[1](TEXT).input_ids, 8
+    total, count, scored = 0.0, 0, 1  # nothing predicts the first token
+    for start in range(0, len(ids), stride):
+        piece = ids[start : start + window]
+        found = losses(model[0], piece)
+        for offset, loss in enumerate(found.tolist(), start=start + 1):
+            if offset >= scored:
+                total, count, scored = total + loss, count + 1, offset + 1
+        if start + window >= len(ids):
+            break
+        scored = max(scored, start + window) if stride < window else scored
+    if stride < window:
+        assert count == len(ids) - 1
+    found = perplexity(*model, TEXT, window=window, stride=stride)
+    assert found == pytest.approx(math.exp(total / count), rel=1e-5)
+
+
+def test_more_context_is_what_overlap_buys(model):
+    assert perplexity(*model, TEXT, window=8, stride=1) != perplexity(*model, TEXT, window=8)
+
+
+def test_what_cannot_be_measured_is_said(model):
+    with pytest.raises(DataError, match="two tokens"):
+        perplexity(*model, "")
+    with pytest.raises(DataError, match="window must be at least 2"):
+        perplexity(*model, TEXT, window=1)
+    with pytest.raises(DataError, match="stride"):
+        perplexity(*model, TEXT, window=8, stride=9)
+
+
+def test_a_probe_may_hold_any_separator_within_a_line(tmp_path):
+    path = tmp_path / "probe.jsonl"
+    path.write_text('{"question": "a\u2028b?", "choices": ["c", "d"], "answer": 1}\n\n')
+    assert read_probe(path) == [ProbeItem("a\u2028b?", ("c", "d"), 1)]
+
+
+def talk(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_answers_to_one_prompt_score_as_each_alone(model):
+    asked = ["what is light?", "who is it?", "what is the color?"]
+    talks = [talk(question, answer) for answer in ("red", "the light", "it", "what") for question
+             in asked] + [talk("is it?", "what a light")]  # fmt: skip
+    alone = []
+    for messages in talks:
+        example = encode(model[1], messages)
+        scored = losses(model[0], example.input_ids)[-example.learned - 1 : -1]
+        alone.append(scored.mean().item())  # the template ends with a line break after the stop
+    assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+
+
+def test_prompts_with_one_beginning_score_as_each_alone(model):
+    system = {"role": "system", "content": "what is the color of the light and who is asking?"}
+    asked = {"it?": "red", "who is it again?": "the light", "is it?": "what a light"}
+    talks = [[system, *talk(question, answer)] for question, answer in asked.items()]
+    alone = [negative_log_likelihood(*model, [messages])[0] for messages in talks]
+    assert negative_log_likelihood(*model, talks) == pytest.approx(alone, rel=1e-4)
+    examples = [encode(model[1], messages) for messages in talks]
+    assert len(_packs(examples)) == 1
+    assert len(_packs(examples)[0].input_ids) < 0.8 * sum(len(one.input_ids) for one in examples)
+
+
+def test_a_prompt_of_one_token_keeps_its_answers_apart(model):
+    """Each answer begins with it, and they must not meet."""
+    made = [Example([7, *answer], [IGNORED, *answer], 1 + len(answer)) for answer in
+            ([9, 11, 2], [30, 31, 32, 2])]  # fmt: skip
+    alone = [_label_scores(*model, [example])[0] for example in made]
+    assert _label_scores(*model, made) == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_model_that_takes_no_mask_gives_the_same_scores(model):
+    talks = [talk("what is light?", answer) for answer in ("red", "the light", "it")]
+    shared = negative_log_likelihood(*model, talks)
+    network = model[0]
+    network.config._attn_implementation = "eager"
+    try:
+        assert negative_log_likelihood(*model, talks) == pytest.approx(shared, rel=1e-4)
+    finally:
+        network.config._attn_implementation = "sdpa"
+
+
+def test_the_probe_takes_the_likeliest_choice_of_each_question(model):
+    choices = ("red", "the light", "it")
+    items = [ProbeItem(question, choices, at) for at, question in enumerate(["what?", "who?"])]
+    right, surprise = probe(*model, items)
+    for at, item in enumerate(items):
+        nats = negative_log_likelihood(*model, [talk(item.question, one) for one in choices])
+        assert right[at] == (min(range(3), key=nats.__getitem__) == item.answer)
+        assert surprise[at] == pytest.approx(nats[item.answer], rel=1e-4)

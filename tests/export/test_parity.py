@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qlora_kit import KitError
+from qlora_kit.data import Conversation
+from qlora_kit.evaluate import Answer
+from qlora_kit.export import BOUNDS, Bound, Parity, compare, require_parity
+from qlora_kit.export.outputs import Reading, Sheet
+from qlora_kit.export.parity import divergence
+
+TALKS = tuple(
+    Conversation(({"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": "red"}), n)
+    for n in range(8)
+)
+SHEET = Sheet(TALKS, ((1, 2),) * 8, ("a", "b"))
+
+
+def reading(logits, text="red"):
+    logits = np.asarray(logits, np.float32)
+    log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return Reading(log_probs, (Answer(text, True, 1),) * 8, ("<p>",) * 8, ((1,), (2,)))
+
+
+RANDOM = np.random.default_rng(0)
+ADAPTER = reading(RANDOM.normal(size=(8, 50)) * 3)
+BASE = reading(RANDOM.normal(size=(8, 50)) * 3, "blue")
+CLOSE = replace(ADAPTER, log_probs=reading(ADAPTER.log_probs + 1e-3).log_probs)
+
+
+def step(other, bound="f16"):
+    return compare("step", SHEET, BASE, ADAPTER, other, BOUNDS[bound])
+
+
+def test_divergence_equals_scipy():
+    from scipy.stats import entropy
+
+    expected = entropy(np.exp(ADAPTER.log_probs), np.exp(BASE.log_probs), axis=1)
+    assert divergence(ADAPTER, BASE) == pytest.approx(expected, rel=1e-4)
+    assert divergence(ADAPTER, ADAPTER) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_equal_model_passes():
+    found = step(CLOSE)
+    assert found.problems == ()
+    assert found.top1 == 1
+    assert found.score == 1
+    assert (found.score_change.low, found.score_change.high) == (0, 0)
+    require_parity(Parity(8, 1.0, (found,)))
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (BASE, "no nearer to the adapter"),
+        (reading(ADAPTER.log_probs * 1.5), "mean KL"),
+        (replace(CLOSE, log_probs=np.roll(CLOSE.log_probs, 1, axis=1)), "top-1 agreement 0.000"),
+        (replace(CLOSE, answers=(Answer("blue", True, 1),) * 8), "its answers are worse"),
+        (replace(CLOSE, prompts=("<q>",) * 8), "0% of the prompts are rendered alike"),
+        (replace(CLOSE, tokens=((1,), (3,))), "50% of the texts give the same token ids"),
+        (replace(CLOSE, log_probs=CLOSE.log_probs * np.nan), "mean KL nan"),
+    ],
+    ids=["base", "distribution", "top-1", "answers", "template", "tokens", "nan"],
+)
+def test_the_gate_names_what_is_wrong(other, said):
+    report = Parity(8, 1.0, (step(CLOSE), step(other)))
+    assert not report.passed
+    with pytest.raises(KitError, match=said):
+        require_parity(report)
+
+
+def test_worse_is_allowed_up_to_the_bound():
+    other = reading(ADAPTER.log_probs * 1.05)
+    assert step(other).problems
+    assert not compare("step", SHEET, BASE, ADAPTER, other, Bound(0.5, 0.5)).problems
+
+
+def test_the_report_is_json_and_a_table():
+    report = Parity(8, 1.0, (step(CLOSE), step(BASE)))
+    told = report.as_json()
+    assert told["passed"] is False
+    assert told["steps"][0]["problems"] == []
+    assert told["steps"][1]["kl_base"] == pytest.approx(0, abs=1e-6)
+    assert report.rows()[0][-1] == "ok"
+
+
+def test_readings_of_other_vocabularies_are_refused():
+    with pytest.raises(KitError, match="one vocabulary"):
+        divergence(ADAPTER, reading(np.zeros((8, 51))))

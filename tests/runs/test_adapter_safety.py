@@ -1,0 +1,91 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qlora_kit import KitError
+from qlora_kit.models.chat_templates import show_new_template
+from qlora_kit.runs.adapter_safety import require_safe_adapter
+
+STEM = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+SOUND = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
+         "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}  # fmt: skip
+
+
+def adapter(folder, A=None, B=None, more=None, **config):
+    (folder / "adapter_config.json").write_text(json.dumps({**SOUND, **config}))
+    A = torch.ones(4, 8) if A is None else A
+    B = torch.ones(8, 4) if B is None else B
+    tensors = {f"{STEM}A.weight": A, f"{STEM}B.weight": B, **(more or {})}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
+def test_a_sound_one_passes_as_it_is(tmp_path, targets):
+    folder = adapter(tmp_path, target_modules=targets)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    require_safe_adapter(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"peft_type": "IA3"}, "only LORA"),
+        ({"r": 10**9}, "whole number from 1 to 4096"),
+        ({"r": 8}, "not of rank 8"),
+        ({"r": True}, "whole number"),
+        ({"lora_alpha": 1e30}, "lora_alpha is 1e"),
+        ({"target_modules": "(a+)+$"}, "target_modules are not a list"),
+        ({"target_modules": ["k_proj"]}, "not among its target_modules"),
+        ({"rank_pattern": {"(a+)+$": 4}}, "patterns are not layer names"),
+        ({"megatron_config": {"x": 1}, "megatron_core": "os"}, "megatron_config"),
+        ({"layer_replication": [[0, 10**6]]}, "layer_replication"),
+    ],
+)
+def test_a_config_that_is_not_sane_is_named(tmp_path, change, said):
+    with pytest.raises(KitError, match=said):
+        require_safe_adapter(adapter(tmp_path, **change))
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"B": torch.full((8, 4), float("nan"))}, "no numbers"),
+        ({"B": torch.full((8, 4), float("-inf"))}, "no numbers"),
+        ({"A": torch.full((4, 8), 1e6)}, "a weight of 1e\\+06"),
+        ({"A": torch.ones(4, 8, dtype=torch.int32)}, "of the type I32"),
+        ({"more": {"evil": torch.ones(1)}}, "no part of an adapter"),
+        ({"more": {f"{STEM.replace('q_proj', 'k_proj')}A.weight": torch.ones(4, 8)}}, "not among"),
+    ],
+)
+def test_weights_that_are_not_sane_are_named(tmp_path, weights, said):
+    with pytest.raises(KitError, match=said):
+        require_safe_adapter(adapter(tmp_path, **weights))
+
+
+def test_a_pickle_in_the_place_of_safetensors_is_not_read(tmp_path):
+    adapter(tmp_path)
+    torch.save({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(KitError, match="not a sound safetensors file"):
+        require_safe_adapter(tmp_path)
+
+
+def test_a_new_template_is_shown_once_without_its_control_characters(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLORA_KIT_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match="new on this machine") as caught:
+        show_new_template("org/name", "{{ x }}\x1b[2J")
+    assert "\x1b" not in str(caught[0].message)
+    show_new_template("org/name", "{{ x }}\x1b[2J")
+    show_new_template("org/name", None)
+    with pytest.warns(UserWarning, match=r"\.\.\. and 1,000 more"):
+        show_new_template("org/name", "y" * 5000)
+
+
+def test_the_kits_own_template_is_no_strangers(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("QLORA_KIT_CACHE", str(tmp_path))
+    show_new_template("smollm2", "{{ x }}", own=True)
+    show_new_template("runs/full", "{{ x }}")  # all weights trained, the template as it was
+    assert not recwarn

@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from qlora_kit import KitError
+from qlora_kit.runs import TrainConfig, checkpoint, claim_folder
+
+
+def write(folder):
+    for name in (*checkpoint._PARTS, "adapter_model.safetensors"):
+        (folder / name).write_text(name)
+
+
+def line(step):
+    return json.dumps({"step": step, "loss": 1.0 / step, "tokens": step, "seconds": 0.5}) + "\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder killed after step 3 of 4, with a checkpoint of step 2."""
+    config = TrainConfig(data="a.jsonl", output=str(tmp_path / "run"))
+    claim_folder(tmp_path / "run", config, False, 4)
+    checkpoint.save_checkpoint(tmp_path / "run/checkpoints", 2, write)
+    (tmp_path / "run/metrics.jsonl").write_text(line(1) + line(2) + line(3))
+    return tmp_path / "run", config
+
+
+def test_a_killed_run_goes_on_with_the_metrics_of_the_steps_that_count(run):
+    folder, config = run
+    start = claim_folder(folder, config, True, 4)
+    assert (start.checkpoint.name, start.done) == ("checkpoint-2", 2)
+    assert [each["step"] for each in start.past] == [1, 2]
+    assert (folder / "metrics.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("broken", ['{"step": 2, "lo', "[1]", "\0\0\0", '{"loss": null}'])
+def test_a_broken_line_of_metrics_stops_nobody(run, broken):
+    folder, config = run
+    (folder / "metrics.jsonl").write_text(line(1) + broken)
+    assert [each["step"] for each in claim_folder(folder, config, True, 4).past] == [1]
+
+
+def test_one_killed_before_its_first_checkpoint_begins_again(run):
+    folder, config = run
+    for path in (folder / "checkpoints/checkpoint-2").iterdir():
+        path.unlink()
+    (folder / "adapter_config.json").write_text("{}")  # an end that was never reached
+    start = claim_folder(folder, config, True, 4)
+    assert (start.checkpoint, start.done, start.past) == (None, 0, ())
+
+
+def test_a_run_that_was_not_told_to_have_ended_is_ended_from_its_last_checkpoint(run):
+    folder, config = run
+    checkpoint.save_checkpoint(folder / "checkpoints", 4, write)
+    assert claim_folder(folder, config, True, 4).done == 4
+    (folder / "run.json").write_text('{"status": "finished"}')
+    with pytest.raises(KitError, match="has done all of its 4 steps"):
+        claim_folder(folder, config, True, 4)
+
+
+def test_what_killed_saves_left_is_removed(run):
+    folder, config = run
+    (folder / "checkpoints/.saving").mkdir()
+    claim_folder(folder, config, True, 4)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["checkpoint-2"]

@@ -1,0 +1,308 @@
+import dataclasses
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from qlora_kit import KitError
+from qlora_kit.data import IGNORED, MicroBatchCollator, read
+from qlora_kit.engine import completion_loss, limits
+from qlora_kit.evaluate import evaluate
+from qlora_kit.machine import Machine
+from qlora_kit.models import load
+from qlora_kit.runs import TrainConfig, checkpoint, load_run
+from qlora_kit.train import DivergedError, attach_adapters, fine_tune
+from qlora_kit.train.training import build_trainer
+
+CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+
+
+@pytest.fixture(autouse=True)
+def two_workers():
+    """Train as people do, micro-batches side by side, also where a test process has one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(limits.WORKERS)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings(tiny, rows, output, **changes):
+    values = {"model": str(tiny), "max_steps": 6, "rank": 4, "alpha": 8, "token_budget": 128,
+              "learning_rate": 5e-3, "compute_dtype": "float32"}  # fmt: skip
+    return TrainConfig(data=str(rows), output=str(output), **{**values, **changes})
+
+
+def losses(folder):
+    return [
+        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def row(length, answer):
+    ids = list(range(3, 3 + length))
+    return {"input_ids": ids, "labels": [IGNORED] * (length - answer) + ids[-answer:]}
+
+
+def test_micro_batches_hold_every_token_once_within_the_budget():
+    rows = [row(length, 3) for length in (5, 40, 12, 9, 60, 7, 33, 12)]
+    batch = MicroBatchCollator(pad_id=0, token_budget=64)(rows)
+    seen = [ids for micro in batch["micro_batches"] for ids in micro["input_ids"].tolist()]
+    assert sorted([token for token in ids if token] for ids in seen) == sorted(
+        row["input_ids"] for row in rows
+    )
+    assert all(micro["input_ids"].numel() <= 64 for micro in batch["micro_batches"])
+    assert batch["tokens"] == sum(len(row["input_ids"]) for row in rows)
+    assert batch["learned"] == 3 * len(rows)
+
+
+def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_path, monkeypatch):
+    fine_tune(settings(tiny, rows, tmp_path / "fast", token_budget=512), progress=False)
+    monkeypatch.setattr("qlora_kit.train.trainer.cached_when_it_fits", None)
+    monkeypatch.setattr("qlora_kit.train.training.keep_freed_memory", None)
+    low = settings(tiny, rows, tmp_path / "low", token_budget=512, low_memory=True)
+    trainer = build_trainer(low, read(rows), CPU, tmp_path / "other")
+    assert trainer.data_collator.token_budget == 128
+    fine_tune(low, progress=False)
+    assert losses(tmp_path / "low") == pytest.approx(losses(tmp_path / "fast"), rel=1e-4)
+
+
+def test_a_row_longer_than_the_budget_goes_alone():
+    batch = MicroBatchCollator(pad_id=0, token_budget=16)([row(100, 4), row(8, 4), row(8, 4)])
+    assert [tuple(micro["input_ids"].shape) for micro in batch["micro_batches"]] == [
+        (1, 100),
+        (2, 8),
+    ]
+
+
+def test_the_loss_equals_transformers_own_over_all_logits(tiny):
+    model, _ = load(str(tiny), "nf4", CPU)
+    [batch] = MicroBatchCollator(0, 10_000)([row(30, 9), row(22, 5), row(11, 3)])["micro_batches"]
+    with torch.no_grad():
+        expected = model(**batch).loss.item()
+        got = completion_loss(model, batch).item() / (9 + 5 + 3)
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
+    """No micro-batches, no cache, no fused adapter, all logits: the same losses."""
+    config = settings(
+        tiny,
+        rows,
+        tmp_path / "run",
+        schedule="constant",
+        warmup=0.0,
+        max_grad_norm=1e9,
+        learning_rate=1e-3,
+        max_steps=50,
+    )
+    fine_tune(config, progress=False)
+
+    from transformers import set_seed
+
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "order", progress=False)
+    order = [[r["input_ids"] for r in batch] for batch in _raw_batches(trainer)]
+    labels = {tuple(r["input_ids"]): r["labels"] for r in trainer.train_dataset}
+    set_seed(config.seed)
+    model = attach_adapters(load(str(tiny), "nf4", CPU)[0], config).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0
+    )
+    expected = []
+    for batch in order[:50]:
+        rows_ = [{"input_ids": ids, "labels": labels[tuple(ids)]} for ids in batch]
+        [padded] = MicroBatchCollator(0, 10**6)(rows_)["micro_batches"]
+        loss = model(**padded).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append(loss.item())
+    assert losses(tmp_path / "run") == pytest.approx(expected, rel=1e-4)
+
+
+def _raw_batches(trainer):
+    trainer.data_collator = lambda rows: rows
+    batches = []
+    for epoch in range(17):
+        loader = trainer.get_train_dataloader()
+        if hasattr(loader, "set_epoch"):
+            loader.set_epoch(epoch)
+        batches += list(loader)
+    return batches
+
+
+def test_a_run_leaves_what_people_need(tiny, rows, tmp_path):
+    run = fine_tune(settings(tiny, rows, tmp_path / "run", max_steps=30), progress=False)
+    assert run.status == "finished"
+    assert run.steps == 30
+    assert run.tokens_per_second > 0
+    assert losses(run.path)[-1] < 0.5 * losses(run.path)[0]
+    assert {"adapter_model.safetensors", "adapter_config.json", "config.yaml", "metrics.jsonl",
+            "loss.png", "run.json"} <= {path.name for path in run.path.iterdir()}  # fmt: skip
+
+
+def test_a_process_without_the_kit_loads_the_adapter(tiny, rows, tmp_path):
+    run = fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    code = f"""
+import sys
+sys.modules["qlora_kit"] = None
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base = AutoModelForCausalLM.from_pretrained({str(tiny)!r})
+model = PeftModel.from_pretrained(base, {str(run.path)!r})
+assert any(p.abs().sum() > 0 for n, p in model.named_parameters() if "lora_B" in n)
+print("loaded")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "loaded", done.stderr
+
+
+@pytest.mark.parametrize("setting", [{"packing": True}, {"group_by_length": True}])
+def test_packed_or_grouped_a_run_learns_as_well(tiny, rows, tmp_path, setting):
+    plain = fine_tune(settings(tiny, rows, tmp_path / "a", max_steps=20), progress=False)
+    other = fine_tune(settings(tiny, rows, tmp_path / "b", max_steps=20, **setting), progress=False)
+    assert other.loss == pytest.approx(plain.loss, abs=0.3)
+    if "packing" in setting:  # the same rows in the same steps
+        assert losses(other.path)[0] == pytest.approx(losses(plain.path)[0], rel=1e-3)
+
+
+def test_all_weights_can_be_trained_and_the_model_is_kept(tiny, rows, tmp_path):
+    config = settings(tiny, rows, tmp_path / "run", method="full", precision="32bit", max_steps=20)
+    run = fine_tune(config, progress=False)
+    assert losses(run.path)[-1] < 0.5 * losses(run.path)[0]
+    tuned, tokenizer = load_run(run.path)
+    base, _ = load(str(tiny), precision="32bit")
+    changed = sum(
+        not torch.equal(a, b)
+        for (_, a), (_, b) in zip(tuned.named_parameters(), base.named_parameters(), strict=True)
+    )
+    assert changed == len(list(base.named_parameters()))
+    with pytest.raises(KitError, match="already holds a run"):
+        fine_tune(config, progress=False)
+    with pytest.raises(KitError, match="base is not in it"):
+        evaluate(tuned, tokenizer, read(rows))
+
+
+def test_the_same_seed_gives_the_same_run(tiny, rows, tmp_path):
+    for name in "ab":
+        fine_tune(settings(tiny, rows, tmp_path / name, dropout=0.1), progress=False)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    fine_tune(settings(tiny, rows, tmp_path / "c", seed=1), progress=False)
+    assert losses(tmp_path / "a") != losses(tmp_path / "c")
+
+
+@pytest.mark.parametrize("setting", [{}, {"group_by_length": True}, {"packing": True}])
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny, rows, tmp_path, setting):
+    config = settings(
+        tiny, rows, tmp_path / "whole", max_steps=8, save_steps=4, dropout=0.1, **setting
+    )
+    fine_tune(config, progress=False)
+    half = dataclasses.replace(config, output=str(tmp_path / "half"))
+    fine_tune(half, progress=False)
+    checkpoints = tmp_path / "half/checkpoints"  # step 4 is in the middle of an epoch of 3
+    assert [p.name for p in checkpoint.complete(checkpoints)] == ["checkpoint-4", "checkpoint-8"]
+    last = checkpoints / "checkpoint-8"
+    (last / "optimizer.pt").unlink()  # the newest one is not whole
+    (tmp_path / "half/adapter_model.safetensors").unlink()
+    fine_tune(half, resume=True, progress=False)
+    from safetensors.torch import load_file
+
+    whole, resumed = (load_file(tmp_path / name / "adapter_model.safetensors")
+                      for name in ("whole", "half"))  # fmt: skip
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "half")
+
+
+def test_a_run_folder_in_use_is_not_overwritten(tiny, rows, tmp_path):
+    fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    before = (tmp_path / "run/adapter_model.safetensors").read_bytes()
+    with pytest.raises(KitError, match=r"already holds a run.*--resume"):
+        fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    assert (tmp_path / "run/adapter_model.safetensors").read_bytes() == before
+
+
+def test_divergence_stops_with_the_reason_and_keeps_the_last_good_state(tiny, rows, tmp_path):
+    from safetensors.torch import load_file
+
+    config = settings(tiny, rows, tmp_path / "run", max_steps=60, learning_rate=1e20, warmup=0.0)
+    with pytest.raises(DivergedError, match=r"the loss .*--learning-rate.*last good adapter"):
+        fine_tune(config, progress=False)
+    saved = load_file(tmp_path / "run/adapter_model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+
+
+def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
+    config = settings(tiny, rows, tmp_path / "run")
+    trainer = build_trainer(config, read(rows), CPU, tmp_path, progress=False)
+    trainer._judge(2.0)
+    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
+    with torch.no_grad():
+        for _, parameter in trainer._trainable:
+            parameter.fill_(math.nan)
+    with pytest.raises(DivergedError, match="no longer a number"):
+        trainer._judge(math.nan)
+    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable)
+
+
+@pytest.mark.parametrize("blow_up_at", [2, 3, 9])
+def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up_at):
+    trainer = build_trainer(
+        settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, False
+    )
+    for _ in range(1, blow_up_at):
+        trainer._judge(2.0)
+    good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
+    with torch.no_grad():
+        for _, parameter in trainer._trainable:
+            parameter.add_(7.0)
+    with pytest.raises(DivergedError, match=r"grew from 2\.00"):
+        trainer._judge(500.0)
+    assert all(torch.equal(p, good[name]) for name, p in trainer._trainable)
+
+
+def test_noisy_losses_are_not_called_divergence(tiny, rows, tmp_path):
+    trainer = build_trainer(
+        settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, False
+    )
+    for loss in (0.4, 1.9, 0.2, 2.5, 0.3, 1.1):
+        trainer._judge(loss)
+    assert len(trainer.losses) == 6
+
+
+def test_a_run_does_not_go_on_with_other_settings(tiny, rows, tmp_path):
+    config = settings(tiny, rows, tmp_path / "run", save_steps=2)
+    fine_tune(config, progress=False)
+    with pytest.raises(KitError, match="has done all of its 6 steps"):
+        fine_tune(config, resume=True, progress=False)
+    with pytest.raises(KitError, match="rank was 4, now 8"):
+        fine_tune(dataclasses.replace(config, rank=8), resume=True, progress=False)
+    assert "rank: 4" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_single_step_trains(tiny, rows, tmp_path):
+    assert fine_tune(settings(tiny, rows, tmp_path / "run", max_steps=1), progress=False).steps == 1
+
+
+def test_ctrl_c_finishes_the_step_and_the_run_can_go_on(tiny, rows, tmp_path):
+    command = [sys.executable, "-m", "qlora_kit.cli", "train", str(rows), "--model", str(tiny),
+               "--output", str(tmp_path / "run"), "--max-steps", "9999", "--rank", "4"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run/metrics.jsonl"
+    for _ in range(2400):
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 3:
+            break
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "--resume" in out
+    assert "Traceback" not in out + err
+    assert checkpoint.latest(tmp_path / "run/checkpoints") is not None
+    assert (tmp_path / "run/adapter_model.safetensors").exists()
