@@ -1,5 +1,6 @@
 """Every notebook passes every gate; and every gate fails on the bug that it guards against."""
 
+import ast
 import inspect
 import json
 import re
@@ -10,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tests import gates
+from tests.gates import house
 from tests.gates.drift import FROM_PRETRAINED
 
 ROOT = Path(__file__).parent.parent
@@ -295,3 +297,60 @@ def test_keywords_that_no_signature_shows_are_in_the_source():
     text = inspect.getsource(modeling_utils) + inspect.getsource(tokenization_utils_base)
     for word in FROM_PRETRAINED:
         assert re.search(rf'(?:pop|get)\("{word}"|^ +{word}: ', text, re.M), word
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "layer.forward = other",
+        "layer.inner.forward, x = other, 1",
+        "layer.forward: object = other",
+        'setattr(layer, "forward", other)',
+        'object.__setattr__(layer, "forward", other)',
+        'layer.__dict__["forward"] = other',
+        'vars(layer)["forward"] = other',
+        "layer.__dict__.update(forward=other)",
+        "del layer.forward",
+    ],
+)
+def test_only_the_engine_may_change_a_forward(tmp_path, line):
+    for room in ("engine", "export"):
+        (tmp_path / "kit" / room).mkdir(parents=True)
+        (tmp_path / "kit" / room / "file.py").write_text(f"def swap(layer, other):\n    {line}\n")
+    [problem] = house.forward_problems(tmp_path / "kit")
+    assert problem.startswith("kit/export/file.py:2: assigns a module's forward")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["y = layer.forward(x)", "forward = layer.forward", "class L:\n    def forward(self): ..."],
+)
+def test_a_forward_may_be_called_read_and_defined(tmp_path, line):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "file.py").write_text(line)
+    assert house.forward_problems(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from qlora_kit.data.rows import rows_of",
+        "from qlora_kit.data import rows",
+        "import qlora_kit.data.rows",
+        "from qlora_kit.course import lessons",
+        "code = 'from qlora_kit.data.rows import rows_of'",
+    ],
+)
+def test_a_notebook_enters_a_room_by_its_face(tmp_path, line):
+    assert house.past_a_face(ast.parse(line))
+    book = good()
+    book.cells[3].source = line
+    nbformat.write(book, tmp_path / "01_sample.ipynb")
+    [problem] = house.notebook_problems(tmp_path)
+    assert problem.startswith("01_sample.ipynb, cell 4: imports from qlora_kit.")
+
+
+def test_the_house_stands():
+    assert house.forward_problems() == []
+    assert house.notebook_problems() == []
+    assert house.past_a_face(ast.parse("from qlora_kit.data import read")) == []

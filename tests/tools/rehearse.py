@@ -1,8 +1,8 @@
 """`make rehearse`: each lesson as Colab would run it.
 
-A fresh environment holds what Colab ships (tests/tools/colab.txt) and nothing else. Each notebook lies
-alone in an empty folder; its set-up cell installs the kit from the repository's URL, which git is
-told to find here, as committed. All cells run in one kernel, which has loaded what Colab's has
+A fresh environment holds what Colab ships (tests/tools/colab.txt) and nothing else. Each notebook
+lies alone in an empty folder; its set-up cell installs the kit from the repository's URL, which git
+is told to find here, as committed. All cells run in one kernel, which has loaded what Colab's has
 before the first cell. Of that nothing may afterward have another version (it would ask for a
 restart), but pyarrow, which the kit renews; and torch, numpy and transformers may not have gone
 back.
