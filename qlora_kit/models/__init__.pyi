@@ -8,6 +8,7 @@ from .embeddings import embed as embed
 from .embeddings import similarity as similarity
 from .gguf_files import read_gguf_header as read_gguf_header
 from .loading import load as load
+from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS
 from .sources import ModelRef as ModelRef

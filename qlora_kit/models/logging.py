@@ -1,4 +1,4 @@
-"""The libraries' own bars and advice, switched off where the kit knows better."""
+"""The libraries' own bars, advice and telemetry, switched off where the kit knows better."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,8 +7,12 @@ from logging import ERROR, getLogger
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, the libraries show no bars of their own and no advice about choices made here."""
+def quiet(warn: bool = False) -> Iterator[None]:
+    """Inside, the libraries show no bars of their own and no advice about choices made here.
+
+    Args:
+        warn: let Python's warnings through, as during hours of training.
+    """
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -18,9 +22,27 @@ def quiet() -> Iterator[None]:
     bitsandbytes.setLevel(ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            if not warn:
+                warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """Inside, no library tells its makers about this machine through the Hub's client.
+
+    TRL does in the constructor of each trainer. The client reads its switch at every call, so
+    this holds also where TRL was imported before the kit, as an environment variable would not.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before

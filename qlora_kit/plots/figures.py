@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import KitError
 from .style import STYLE, bundle, png
 
 if TYPE_CHECKING:
@@ -70,8 +71,13 @@ def loss_curve(metrics: Path, path: Path | None = None) -> Any:
 
     Returns:
         The matplotlib figure.
+
+    Raises:
+        KitError: no step is written down in it.
     """
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    if not lines:
+        raise KitError(f"{metrics} holds no step yet, so there is no loss to draw.")
     steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
     window = max(1, len(losses) // 15)
     figure, axes = new_axes()

@@ -8,6 +8,7 @@ from .config import load_config as load_config
 from .config import make_config as make_config
 from .folder import Start as Start
 from .folder import claim_folder as claim_folder
+from .folder import locked_folder as locked_folder
 from .folder import save_model as save_model
 from .folder import with_room as with_room
 from .manifest import begin_manifest as begin_manifest

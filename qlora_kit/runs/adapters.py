@@ -65,6 +65,8 @@ def load_adapters(
                     tuned.load_adapter(folder, adapter_name=name, is_trainable=trainable)
         except Exception as problem:
             raise KitError(f"The adapter in {folder} cannot be loaded: {problem}") from problem
+        # Saved again, PEFT would ask the Hub for the base that a stranger's file names.
+        tuned.peft_config[name].base_model_name_or_path = model.config.name_or_path
     if len(folders) > 1:
         tuned.set_adapter(next(iter(folders)))
     return tuned if trainable else tuned.eval()

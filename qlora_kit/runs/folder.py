@@ -1,7 +1,10 @@
 """A run's folder: claimed for one run, gone on with, finished; each file whole or absent."""
 
+import errno
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,9 @@ from . import checkpoint, manifest
 from .config import TrainConfig, load_config
 
 RESULTS = ("adapter_config.json", "model.safetensors")
+_LOCK = ".lock"
+# How libraries that write in C++ or Rust tell of a full disk: with errors that are no OSError.
+_NO_ROOM = ("No space left on device", "os error 28", "PytorchStreamWriter failed")
 _FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
 _HASHED = {"data", "model"}  # may have moved: the manifest knows them by their hashes
 
@@ -23,6 +29,35 @@ class Start:
     checkpoint: Path | None
     done: int
     past: tuple[dict[str, Any], ...]
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Inside, the run folder is this process's alone; the system ends the lock with the process.
+
+    Args:
+        folder: the run folder, made when it is not there.
+
+    Raises:
+        KitError: another process trains into it, it is a file, or it cannot be written to.
+    """
+    from filelock import FileLock, Timeout
+
+    if folder.exists() and not folder.is_dir():
+        raise KitError(f"{folder} is a file; --output must name a folder.")
+    with_room(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    lock = FileLock(folder / _LOCK)
+    try:
+        with_room(folder, lambda: lock.acquire(timeout=0))
+    except Timeout:
+        raise KitError(
+            f"{folder} is in use: another training writes into it. Wait until that one has ended, "
+            "or choose another --output."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) -> Start:
@@ -53,8 +88,6 @@ def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) ->
     done = checkpoint.step_of(start) if start else 0
     if ended and done >= steps:
         raise KitError(f"{folder} has done all of its {steps} steps already.")
-    if folder.exists() and not folder.is_dir():
-        raise KitError(f"{folder} is a file; --output must name a folder.")
     with_room(folder, lambda: _write(folder, config, done))
     return Start(start, done, tuple(_metrics(folder / "metrics.jsonl", done)))
 
@@ -62,7 +95,6 @@ def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) ->
 def _write(folder: Path, config: TrainConfig, done: int) -> None:
     import yaml
 
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint.tidy(folder / "checkpoints")
     write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     kept = _metrics(folder / "metrics.jsonl", done)
@@ -119,18 +151,23 @@ def with_room(folder: Path, write: Callable[[], object]) -> None:
 
     Args:
         folder: named in the error.
-        write: does it.
+        write: does it. What it raises for other reasons than the disk passes through.
 
     Raises:
         KitError: it could not be written.
     """
+    from filelock import Timeout
+
     try:
         write()
-    except KitError:
+    except Timeout:  # an OSError, too; it tells of another process
         raise
-    except Exception as problem:  # of a full disk each library tells with an error of its own
-        reason = getattr(problem, "strerror", None) or problem
+    except Exception as problem:
+        full = any(sign in str(problem) for sign in _NO_ROOM)
+        if not full and not isinstance(problem, OSError):
+            raise
+        reason = os.strerror(errno.ENOSPC) if full else getattr(problem, "strerror", None)
         raise KitError(
-            f"{folder} cannot be written to: {reason}. Its checkpoints are untouched: make room "
-            "and run the same command with --resume."
+            f"{folder} cannot be written to: {reason or problem}. Its checkpoints are untouched: "
+            "make room and run the same command with --resume."
         ) from problem

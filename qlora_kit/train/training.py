@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import os
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -22,13 +23,14 @@ from ..machine import (
     versions,
     write_text,
 )
-from ..models import load, quiet
+from ..models import load, no_telemetry, quiet
 from ..runs import (
     Start,
     TrainConfig,
     begin_manifest,
     claim_folder,
     finish_manifest,
+    locked_folder,
     save_model,
     with_room,
 )
@@ -79,8 +81,33 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
         KitError: bad data, model or configuration; a run folder in use; a loss that diverged
             (the last good adapter is saved before it is raised).
     """
+    _require_one_process()
     folder = Path(config.output).expanduser()
     conversations = read(config.data, config.prompt_field, config.completion_field)
+    with locked_folder(folder):
+        run = _train_into(folder, config, conversations, resume, progress)
+    release_memory()
+    return run
+
+
+def _require_one_process() -> None:
+    """Several ranks would each train a model of its own and write into one folder."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
+        raise KitError(
+            f"qlora-kit trains in one process, and this is one of {world} (WORLD_SIZE). Start it "
+            "without torchrun or accelerate launch; on a machine with several GPUs it takes one."
+        )
+
+
+def _train_into(
+    folder: Path,
+    config: TrainConfig,
+    conversations: list[Conversation],
+    resume: bool,
+    progress: bool,
+) -> Run:
+    """The run in its folder, which nobody else writes to meanwhile."""
     steps = total_steps(config, len(conversations))
     start = claim_folder(folder, config, resume, steps)
     machine = detect()
@@ -100,8 +127,6 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
               "machine": str(machine), "versions": versions()}  # fmt: skip
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     with_room(folder, lambda: write_text(folder / "run.json", text))
-    del trainer
-    release_memory()
     return run
 
 
@@ -149,9 +174,10 @@ def build_trainer(
     rows = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
                               "labels": [example.labels for example in examples]})  # fmt: skip
     holder: list[Any] = []
-    with quiet():
+    with quiet(), no_telemetry():
         model = attach_adapters(model, config) if config.method == "lora" else model
         model.config.use_cache = False
+        adapters = _numbers(model) if config.method == "lora" else {}
         trainer = KitTrainer(
             run_folder=folder,
             low_memory=config.low_memory,
@@ -167,11 +193,21 @@ def build_trainer(
         )
     holder.append(trainer)
     _drop_callbacks(trainer)
-    # TRL casts a quantized model's adapters to bf16; steps smaller than their last bit are lost.
-    for parameter in trainer.model.parameters():
+    # TRL rounds a quantized model's adapters to bf16. Steps smaller than their last bit would be
+    # lost, and an adapter that is trained further would begin as another than was evaluated.
+    for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = (adapters[name] if adapters else parameter.data).float()
     return trainer
+
+
+def _numbers(model: Any) -> dict[str, Any]:
+    """What is trained, by name, in copies that nobody rounds."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def _collator(config: TrainConfig, machine: Machine, tokenizer: Any, model: Any) -> Any:
@@ -248,7 +284,7 @@ def _run(
     trainer.seconds = start.past[-1]["seconds"] if start.past else 0.0
     began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
-    with trainer.sped_up(machine), quiet():
+    with trainer.sped_up(machine), quiet(warn=True):
         try:
             trainer.train_from(start.checkpoint, done)
             trainer.require_finite()
@@ -260,7 +296,9 @@ def _run(
     seconds = time.perf_counter() - began
     save_model(folder, trainer.model, trainer.processing_class)
     with_room(folder, lambda: finish_manifest(folder))
-    with_room(folder, lambda: plots.loss_curve(folder / "metrics.jsonl", folder / "loss.png"))
+    metrics = folder / "metrics.jsonl"
+    if metrics.stat().st_size:  # a loss that was lost at the first step left no line
+        with_room(folder, lambda: plots.loss_curve(metrics, folder / "loss.png"))
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
     if any(getattr(callback, "interrupted", False) for callback in own):

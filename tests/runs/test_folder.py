@@ -1,9 +1,10 @@
 import json
 
 import pytest
+from safetensors import SafetensorError
 
 from qlora_kit import KitError
-from qlora_kit.runs import TrainConfig, checkpoint, claim_folder
+from qlora_kit.runs import TrainConfig, checkpoint, claim_folder, locked_folder, with_room
 
 
 def write(folder):
@@ -19,7 +20,8 @@ def line(step):
 def run(tmp_path):
     """A folder killed after step 3 of 4, with a checkpoint of step 2."""
     config = TrainConfig(data="a.jsonl", output=str(tmp_path / "run"))
-    claim_folder(tmp_path / "run", config, False, 4)
+    with locked_folder(tmp_path / "run"):
+        claim_folder(tmp_path / "run", config, False, 4)
     checkpoint.save_checkpoint(tmp_path / "run/checkpoints", 2, write)
     (tmp_path / "run/metrics.jsonl").write_text(line(1) + line(2) + line(3))
     return tmp_path / "run", config
@@ -56,6 +58,29 @@ def test_a_run_that_was_not_told_to_have_ended_is_ended_from_its_last_checkpoint
     (folder / "run.json").write_text('{"status": "finished"}')
     with pytest.raises(KitError, match="has done all of its 4 steps"):
         claim_folder(folder, config, True, 4)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+)
+def test_a_full_disk_is_one_error_whoever_tells_of_it(tmp_path, problem):
+    def write():
+        raise problem
+
+    with pytest.raises(KitError, match=r"cannot be written to: No space left on device.*--resume"):
+        with_room(tmp_path, write)
+
+
+def test_what_has_nothing_to_do_with_the_disk_is_not_called_a_full_one(tmp_path):
+    with pytest.raises(IndexError):
+        with_room(tmp_path, lambda: [][0])
 
 
 def test_what_killed_saves_left_is_removed(run):

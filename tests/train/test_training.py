@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import torch
@@ -219,12 +220,90 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny, rows, tmp_pat
     assert losses(tmp_path / "whole") == losses(tmp_path / "half")
 
 
-def test_a_run_folder_in_use_is_not_overwritten(tiny, rows, tmp_path):
+def test_a_finished_run_is_not_overwritten(tiny, rows, tmp_path):
     fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
     before = (tmp_path / "run/adapter_model.safetensors").read_bytes()
     with pytest.raises(KitError, match=r"already holds a run.*--resume"):
         fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
     assert (tmp_path / "run/adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_run_folder_in_use_is_refused_and_stays_as_it_is(tiny, rows, tmp_path):
+    """Another process may have begun a moment ago, and left nothing yet but the folder."""
+    folder = tmp_path / "run"
+    holder = f"""
+import sys
+from pathlib import Path
+from qlora_kit.runs import locked_folder
+with locked_folder(Path({str(folder)!r})):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as other:  # fmt: skip
+        assert other.stdout.readline() == "held\n"
+        (folder / "metrics.jsonl").write_text("of the other process\n")
+        with pytest.raises(KitError, match="is in use: another training"):
+            fine_tune(settings(tiny, rows, folder), progress=False)
+        assert (folder / "metrics.jsonl").read_text() == "of the other process\n"
+        assert not (folder / "manifest.json").exists()
+        other.kill()  # the lock ends with its process, however that one ended
+    assert fine_tune(settings(tiny, rows, folder), progress=False).status == "finished"
+
+
+def test_a_loss_lost_at_the_first_step_is_told_as_that(tiny, rows, tmp_path, monkeypatch):
+    """Nothing is left to draw then, and no disk is full."""
+    monkeypatch.setattr(
+        "qlora_kit.train.trainer.completion_loss",
+        lambda model, batch: completion_loss(model, batch) * math.nan,
+    )
+    with pytest.raises(DivergedError, match=r"step 1: the loss is no longer a number.*last good"):
+        fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run/loss.png").exists()
+
+
+def test_an_adapter_is_trained_further_from_its_very_numbers(tiny, rows, tiny_run, tmp_path):
+    from safetensors.torch import load_file
+
+    config = settings(tiny, rows, tmp_path / "run", adapter=str(tiny_run))
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", progress=False)
+    saved = load_file(tiny_run / "adapter_model.safetensors")
+    begun = {name.replace(".default.", "."): p for name, p in trainer._trainable}
+    assert begun.keys() == saved.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(begun[name], tensor), name
+
+
+def test_fresh_adapters_begin_as_peft_made_them(tiny, rows, tmp_path):
+    from transformers import set_seed
+
+    config = settings(tiny, rows, tmp_path / "run")
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", progress=False)
+    set_seed(config.seed)
+    model = attach_adapters(load(str(tiny), "nf4", CPU)[0], config)
+    made = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert all(torch.equal(p, made[name]) for name, p in trainer._trainable)
+    A = torch.cat([p.flatten() for name, p in trainer._trainable if "lora_A" in name])
+    assert not torch.equal(A, A.bfloat16().float())
+
+
+def test_several_ranks_are_refused_before_anything_is_written(tiny, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(KitError, match=r"one of 2 \(WORLD_SIZE\)"):
+        fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_warnings_during_training_reach_the_user(tiny, rows, tmp_path, monkeypatch):
+    from qlora_kit.train import trainer as trainer_module
+
+    def warns(model, batch):
+        warnings.warn("the 4-bit kernel fell back", UserWarning, stacklevel=1)
+        return completion_loss(model, batch)
+
+    monkeypatch.setattr(trainer_module, "completion_loss", warns)
+    with pytest.warns(UserWarning, match="the 4-bit kernel fell back"):
+        fine_tune(settings(tiny, rows, tmp_path / "run", max_steps=1), progress=False)
 
 
 def test_divergence_stops_with_the_reason_and_keeps_the_last_good_state(tiny, rows, tmp_path):
