@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from qlora_kit.machine import usable_cores
+from tests.helpers import CHATML
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are about the CPU, also beside a GPU
 
@@ -19,12 +20,6 @@ if _PROCESSES > 1:
     _THREADS = max(1, usable_cores() // _PROCESSES)
     os.environ["OMP_NUM_THREADS"] = str(_THREADS)
     torch.set_num_threads(_THREADS)
-
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def pytest_collection_modifyitems(items):

@@ -2,7 +2,7 @@
 
 A baseline is `tests/baselines/<profile>.json`: {notebook: {metric: {"value", "unit", "band"}}}.
 The band is absolute, in the metric's own unit: a measured number is in band when it is within
-value ± band. Times and speeds are told and never judged: they belong to the machine.
+value ± band. Times, speeds and what else the machine decides are told and never judged.
 """
 
 import json
@@ -50,7 +50,7 @@ class Verdict:
     """One metric against its baseline.
 
     word: "in band", "out of band", "other unit", "missing" (expected, not measured), "new"
-        (measured, not expected) or "timing".
+        (measured, not expected) or "machine" (told, not judged).
     """
 
     notebook: str
@@ -122,13 +122,13 @@ class Comparison:
         return any(move.worse for move in self.moves)
 
 
-def is_timing(unit: str) -> bool:
-    """Whether a unit is one of time or speed, which belongs to the machine.
+def is_machines(metric: Metric) -> bool:
+    """Whether the machine decides a metric: it was recorded so, or is a time or a speed.
 
     Args:
-        unit: such as "s", "tokens/s" or "nats a token".
+        metric: its unit tells, such as "s" or "tokens/s".
     """
-    return _TIMING.fullmatch(unit.strip().lower()) is not None
+    return metric.machine or _TIMING.fullmatch(metric.unit.strip().lower()) is not None
 
 
 def compare(before: CourseRun, after: CourseRun, baseline: Baseline | None = None) -> Comparison:
@@ -181,7 +181,7 @@ def _metric_moves(
         if a and b and a.unit == b.unit:
             known = bands.get(name)
             band = known.band if known and known.unit == a.unit else TOLERANCE * abs(a.value)
-            if is_timing(a.unit) or Expected(a.value, a.unit, band).holds(b.value):
+            if is_machines(b) or Expected(a.value, a.unit, band).holds(b.value):
                 continue
         told = [f"{short(m.value)} {m.unit}".rstrip() if m else None for m in (a, b)]
         moves.append(Move("metric", notebook, name, told[0], told[1]))
@@ -208,8 +208,8 @@ def against_baseline(run: CourseRun, baseline: Baseline) -> list[Verdict]:
 def _word(got: Metric | None, want: Expected | None) -> str:
     if got is None:
         return "missing"
-    if is_timing(got.unit):
-        return "timing"
+    if is_machines(got):
+        return "machine"
     if want is None:
         return "new"
     if got.unit != want.unit:
@@ -271,7 +271,7 @@ def updated_baseline(run: CourseRun, old: Baseline) -> Baseline:
     """The baseline that this run would set; bands that somebody chose are kept.
 
     Args:
-        run: only notebooks that passed count; timings are left out.
+        run: only notebooks that passed count; what the machine decides is left out.
         old: the baseline so far; other notebooks stay as they are.
     """
     new = dict(old)
@@ -280,7 +280,7 @@ def updated_baseline(run: CourseRun, old: Baseline) -> Baseline:
             continue
         metrics: dict[str, Expected] = {}
         for metric in result.metrics:
-            if is_timing(metric.unit):
+            if is_machines(metric):
                 continue
             known = old.get(notebook, {}).get(metric.name)
             band = known.band if known and known.unit == metric.unit else _usual_band(metric.value)

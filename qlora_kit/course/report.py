@@ -13,7 +13,7 @@ from .notebooks import read_notebook
 from .results import CourseRun, NotebookResult
 
 EXECUTED = "executed"
-_SAID = {"timing": "time: not judged", "other unit": "other unit than the baseline"}
+_SAID = {"machine": "the machine decides: not judged", "other unit": "other unit than the baseline"}
 
 
 @dataclass(frozen=True)

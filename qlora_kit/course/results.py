@@ -49,7 +49,10 @@ class NotebookResult:
             "peak_rss_gb": self.peak_rss_gb,
             "hash": self.hash,
             "claims": {c.name: {"held": c.held, "numbers": c.numbers} for c in self.claims},
-            "metrics": {m.name: {"value": m.value, "unit": m.unit} for m in self.metrics},
+            "metrics": {
+                m.name: {"value": m.value, "unit": m.unit, "machine": m.machine}
+                for m in self.metrics
+            },
         }
 
 
@@ -124,7 +127,10 @@ def read_run(path: Path) -> CourseRun:
 
 def _result(entry: dict[str, Any]) -> NotebookResult:
     claims = tuple(Claim(k, c["held"], c["numbers"]) for k, c in entry["claims"].items())
-    metrics = tuple(Metric(k, m["value"], m["unit"]) for k, m in entry["metrics"].items())
+    metrics = tuple(
+        Metric(name, m["value"], m["unit"], m.get("machine", False))
+        for name, m in entry["metrics"].items()
+    )
     told = {name: entry[name] for name in ("status", "message", "minutes", "peak_rss_gb", "hash")}
     return NotebookResult(**told, claims=claims, metrics=metrics)
 

@@ -6,8 +6,6 @@ import json
 import random
 import re
 import string
-import subprocess
-import sys
 from collections import defaultdict
 
 import pytest
@@ -21,6 +19,7 @@ from qlora_kit.audit.outliers import outlier_findings
 from qlora_kit.audit.personal_data import find_personal_data, mask_personal_data
 from qlora_kit.audit.similarity import Weights, split_words, words_of
 from qlora_kit.data import DataError, bundled_data, read
+from tests.helpers import kit
 
 EACH = 200  # planted flaws of each kind
 SWAPS = {"how": "in what way", "cabinet": "unit", "show": "display", "many": "much", "big": "large",
@@ -686,25 +685,20 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-def kit(*arguments):
-    command = [sys.executable, "-m", "qlora_kit.cli", "audit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 def test_the_command_for_people_and_for_scripts(tmp_path):
     data = write(tmp_path / "a[b].jsonl", rows_to_clean())
     options = ("--figure", tmp_path / "f.png", "--clean", tmp_path / "c.jsonl")
-    shown = kit(data, *options)
+    shown = kit("audit", data, *options)
     assert shown.returncode == 0, shown.stderr
     for said in ("a[b].jsonl", "exact duplicate", "dropped row 101", "masked in row 103", "f.png"):
         assert said in shown.stdout
     assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-    told = json.loads(kit(data, *options, "--json").stdout)
+    told = json.loads(kit("audit", data, *options, "--json").stdout)
     assert told["rows"] == 106
     assert {each["kind"] for each in told["findings"]} <= set(KINDS)
     assert all(each["rows"] and each["reason"] for each in told["findings"])
     assert {each["row"] for each in told["cleaned"]["dropped"]} >= {101, 102, 104}
-    assert "Example: qlora-kit audit" in " ".join(kit("--help").stdout.split())
+    assert "Example: qlora-kit audit" in " ".join(kit("audit", "--help").stdout.split())
 
 
 def test_bad_input_is_one_message(tmp_path):
@@ -720,7 +714,7 @@ def test_bad_input_is_one_message(tmp_path):
         ((good, "--prompt-field", "a"), "Give both"),
         ((write(tmp_path / "q.jsonl", [{"frage": "a", "antwort": "b"}]),), "--prompt-field frage"),
     ]:
-        done = kit(*arguments)
+        done = kit("audit", *arguments)
         assert done.returncode == 1
         assert said in done.stderr
         assert "Traceback" not in done.stderr

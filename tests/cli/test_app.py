@@ -1,11 +1,12 @@
-"""The command line as people use it: in its own process, with what it prints and its exit code."""
+"""The command line as people use it: what it prints and its exit code."""
 
 import json
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.helpers import kit, kit_process
 
 COMMANDS = (
     "doctor", "models", "documents", "audit", "train", "eval", "tasks", "chat", "demo", "plan",
@@ -13,11 +14,6 @@ COMMANDS = (
     "export",
     "serve",
 )  # fmt: skip
-
-
-def kit(*arguments, timeout=300):
-    command = [sys.executable, "-m", "qlora_kit.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +33,11 @@ def run(tiny, tmp_path_factory):
 
 
 def test_help_answers_without_loading_torch():
-    began = time.perf_counter()
-    done = kit("--help")
-    seconds = time.perf_counter() - began
-    assert all(command in done.stdout for command in COMMANDS)
-    assert seconds < 5  # generous: the promise is a second on a quiet machine
+    shown = kit_process("--help").stdout
+    assert all(command in shown for command in COMMANDS)
     code = "import sys, qlora_kit.cli; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-        == "set()\n"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -106,8 +97,7 @@ def test_chat_answers_once_or_in_turns(run):
     told = json.loads(kit("chat", folder, "--prompt", "Light 3? 🙂", "--json").stdout)
     assert told["answer"] == "It is red."
     assert told["stopped"]
-    command = [sys.executable, "-m", "qlora_kit.cli", "chat", str(folder)]
-    talk = subprocess.run(command, input="Light 4? 🙂\n\n", capture_output=True, text=True)
+    talk = kit_process("chat", folder, input="Light 4? 🙂\n\n")
     assert "model> It is red." in talk.stdout
     assert talk.returncode == 0
 
@@ -158,6 +148,13 @@ def test_bad_input_is_one_message_and_no_traceback(tmp_path, monkeypatch, argume
     assert said in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "run" / "adapter_config.json").exists()
+
+
+def test_a_process_ends_with_one_message_and_code_1(tmp_path):
+    done = kit_process("eval", tmp_path / "absent", tmp_path / "rows.jsonl")
+    assert done.returncode == 1
+    assert done.stderr.startswith("qlora-kit: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_after_bad_input_the_same_command_works(tmp_path, tiny, monkeypatch):

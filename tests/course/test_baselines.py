@@ -1,8 +1,6 @@
 """What moved between runs, and against a baseline; no notebook is run here."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -15,9 +13,10 @@ from qlora_kit.course import (
     updated_baseline,
     write_baseline,
 )
-from qlora_kit.course.baselines import Expected, against_baseline, is_timing
+from qlora_kit.course.baselines import Expected, against_baseline, is_machines
 from qlora_kit.course.lessons.claims import Claim, Metric
 from qlora_kit.course.results import CourseRun, NotebookResult, write_run
+from tests.helpers import kit
 
 
 def result(status="passed", claims=None, metrics=(), minutes=1.0, gb=2.0):
@@ -93,17 +92,25 @@ def test_another_unit_is_another_metric():
 
 @pytest.mark.parametrize("unit", ["s", "ms", "minutes", "tokens/s", "tokens a second", "GB/s"])
 def test_units_of_time_and_speed_are_never_judged(unit):
-    assert is_timing(unit)
+    assert is_machines(Metric("m", 1.0, unit))
     before, after = (course(one=result(metrics=[("m", v, unit)])) for v in (1.0, 99.0))
     assert compare(before, after).moves == ()
     [verdict] = against_baseline(after, {"one": {"m": Expected(1.0, unit, 0.0)}})
-    assert (verdict.word, verdict.failed) == ("timing", False)
+    assert (verdict.word, verdict.failed) == ("machine", False)
+    assert updated_baseline(after, {}) == {"one": {}}
+
+
+def test_what_a_lesson_records_as_the_machines_is_never_judged():
+    before, after = (course(one=result(metrics=[("peak", v, "GB", True)])) for v in (1.0, 99.0))
+    assert compare(before, after).moves == ()
+    [verdict] = against_baseline(after, {"one": {"peak": Expected(1.0, "GB", 0.0)}})
+    assert (verdict.word, verdict.failed) == ("machine", False)
     assert updated_baseline(after, {}) == {"one": {}}
 
 
 @pytest.mark.parametrize("unit", ["", "nats a token", "GB", "bits", "steps", "tokens", "nats/step"])
 def test_other_units_are_judged(unit):
-    assert not is_timing(unit)
+    assert not is_machines(Metric("m", 1.0, unit))
 
 
 def test_every_metric_gets_a_word():
@@ -179,19 +186,14 @@ def test_a_run_is_read_back_as_written(tmp_path):
         read_run(tmp_path / "absent")
 
 
-def kit(*arguments, **options):
-    command = [sys.executable, "-m", "qlora_kit.cli", "course", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
 def test_the_command_line_compares(tmp_path):
     for name, run in (("a", BEFORE), ("b", AFTER)):
         (tmp_path / name).mkdir()
         write_run(run, tmp_path / name)
-    shown = kit("compare", tmp_path / "a", tmp_path / "b")
+    shown = kit("course", "compare", tmp_path / "a", tmp_path / "b")
     assert shown.returncode == 1
     assert "claim one flips: held -> false (WORSE)" in shown.stdout
-    told = kit("compare", tmp_path / "a", tmp_path / "a" / "metrics.json", "--json")
+    told = kit("course", "compare", tmp_path / "a", tmp_path / "a" / "metrics.json", "--json")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["moves"] == []
 
@@ -199,10 +201,10 @@ def test_the_command_line_compares(tmp_path):
 def test_the_command_line_shows_a_new_baseline_before_it_writes(tmp_path):
     write_run(AFTER, tmp_path)
     options = ["--baselines", tmp_path / "baselines"]
-    asked = kit("baseline", tmp_path, *options, input="n\n")
+    asked = kit("course", "baseline", tmp_path, *options, stdin="n\n")
     assert "one ppl: new: 22 ± 1.1 nats" in asked.stdout
     assert "two: left out, killed" in asked.stdout
     assert not (tmp_path / "baselines").exists()
-    assert kit("baseline", tmp_path, *options, "--yes").returncode == 0
+    assert kit("course", "baseline", tmp_path, *options, "--yes").returncode == 0
     assert read_baseline(tmp_path / "baselines" / "smoke.json")["one"]["new"].value == 1.0
-    assert "stays as it is" in kit("baseline", tmp_path, *options).stdout
+    assert "stays as it is" in kit("course", "baseline", tmp_path, *options).stdout

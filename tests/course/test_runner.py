@@ -23,6 +23,7 @@ from qlora_kit.course.lessons.claims import Metric
 from qlora_kit.course.notebooks import find_notebooks, parameters_of
 from qlora_kit.course.profiles import read_profile
 from qlora_kit.course.report import save_report
+from tests.helpers import kit
 
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
@@ -133,7 +134,11 @@ def test_results_are_recorded(ran):
     assert [claim.held for claim in run.notebooks["02_false"].claims] == [False, True]
     told = json.loads((out / "metrics.json").read_text())
     assert set(told) == {"profile", "versions", "machine", "notebooks"}
-    assert told["notebooks"]["01_good"]["metrics"]["speed"] == {"value": 9.0, "unit": "tokens/s"}
+    assert told["notebooks"]["01_good"]["metrics"]["speed"] == {
+        "value": 9.0,
+        "unit": "tokens/s",
+        "machine": False,
+    }
     assert read_run(out).notebooks.keys() == run.notebooks.keys()
 
 
@@ -341,6 +346,5 @@ def test_a_report_without_a_baseline_says_new(ran, tmp_path):
 
 @pytest.mark.parametrize("command", ["run", "compare", "baseline"])
 def test_each_command_shows_an_example(command):
-    asked = [sys.executable, "-m", "qlora_kit.cli", "course", command, "--help"]
-    done = subprocess.run(asked, capture_output=True, text=True)
-    assert f"Example: qlora-kit course {command}" in " ".join(done.stdout.split())
+    shown = kit("course", command, "--help").stdout
+    assert f"Example: qlora-kit course {command}" in " ".join(shown.split())

@@ -10,8 +10,7 @@ from qlora_kit.export import gguf_vocab, write_gguf
 from qlora_kit.export.gguf_vocab import pre_tokenizer
 from qlora_kit.export.outputs import TOKEN_TEXTS
 from qlora_kit.serve import running_llama_cpp
-from tests.conftest import CHATML
-from tests.export.test_gguf_writer import random_model
+from tests.helpers import CHATML, random_model
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -18,6 +18,7 @@ from qlora_kit.export.gguf_writer import QUANTS
 from qlora_kit.export.merging import load_base
 from qlora_kit.export.parity import divergence
 from qlora_kit.runs import load_adapter, load_config, load_run
+from tests.helpers import random_model
 
 TALKS = [
     Conversation(
@@ -32,24 +33,6 @@ TALKS = [
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-
-
-def random_model(kind, tokenizer, **extra):
-    """Two layers of an architecture, with biases and norms that are not what they start as."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, initializer_range=0.2, **extra,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "norm" in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
 
 
 def both(model, tokenizer, path, quant="f16"):

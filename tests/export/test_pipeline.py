@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from qlora_kit import KitError
 from qlora_kit.export import Bound, gguf_vocab, gguf_writer, merging, parity, pipeline
 from qlora_kit.runs import opening
-from tests.cli.test_app import kit
+from qlora_kit.train import TrainConfig, fine_tune
+from tests.helpers import kit
 
 
 @pytest.fixture(autouse=True)
@@ -60,10 +61,16 @@ def test_an_adapter_goes_with_the_base_that_it_fits(tiny_run, rows, tmp_path):
     assert "ADAPTER ./adapter.gguf" in (tmp_path / "a/Modelfile").read_text()
 
 
-def test_into_the_original_weights_within_a_wider_bound(tiny_run, rows, tmp_path):
-    done = pipeline.export(tiny_run, "gguf", data=rows, output=tmp_path / "o", into="original",
-                         questions=8)  # fmt: skip
-    dequantized = pipeline.export(tiny_run, "gguf", data=rows, output=tmp_path / "d", questions=8)
+def test_into_the_original_weights_within_a_wider_bound(tiny, rows, tmp_path):
+    """On rows learned by heart: elsewhere 4 bits of so small a model decide between two colors."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(rows.read_text().splitlines(keepends=True)[:8]))
+    run = tmp_path / "run"
+    fine_tune(TrainConfig(data=str(few), output=str(run), model=str(tiny), epochs=80, seed=1,
+                          learning_rate=5e-3, rank=8), progress=False)  # fmt: skip
+    done = pipeline.export(run, "gguf", data=few, output=tmp_path / "o", into="original",
+                           questions=8)  # fmt: skip
+    dequantized = pipeline.export(run, "gguf", data=few, output=tmp_path / "d", questions=8)
     assert done.parity.steps[0].kl_mean > 2 * dequantized.parity.steps[0].kl_mean
     assert "original weights" in (tmp_path / "o/README.md").read_text()
     assert (tmp_path / "o/model-f16.gguf").read_bytes() != (

@@ -26,6 +26,7 @@ from qlora_kit.memory import (
 )
 from qlora_kit.memory.planner import terms
 from qlora_kit.memory.shapes import GIB, SHAPES, find_gpu
+from tests.helpers import kit
 
 BASELINE = json.loads((Path(__file__).parents[1] / "baselines/memory.json").read_text())
 MODELS = {**SHAPES, **{name: ModelShape(**sizes) for name, sizes in BASELINE["shapes"].items()}}
@@ -268,24 +269,19 @@ def test_errors_name_the_way_out(ask, said):
         ask()
 
 
-def kit(*arguments):
-    command = [sys.executable, "-m", "qlora_kit.cli", "plan", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 def test_the_command_prints_a_table_and_advice():
-    done = kit("Llama-3.1-8B", "--gpu", "t4", "--batch", "16", "--sequence-length", "2048",
+    done = kit("plan", "Llama-3.1-8B", "--gpu", "t4", "--batch", "16", "--sequence-length", "2048",
                "--no-checkpointing")  # fmt: skip
     assert done.returncode == 0, done.stderr
     for part in ("embeddings", "total", "does not fit", "1. gradient checkpointing"):
         assert part in done.stdout
-    told = json.loads(kit("smollm2", "--gpu", "t4", "--json").stdout)
+    told = json.loads(kit("plan", "smollm2", "--gpu", "t4", "--json").stdout)
     assert told["fits"]
     assert told["parameters"] == 134_515_008
-    wrong = kit("smollm2", "--gpu", "t5")
+    wrong = kit("plan", "smollm2", "--gpu", "t5")
     assert wrong.returncode == 1
     assert "Known: " in wrong.stderr
-    assert "Example: qlora-kit plan" in " ".join(kit("--help").stdout.split())
+    assert "Example: qlora-kit plan" in " ".join(kit("plan", "--help").stdout.split())
 
 
 def test_the_planner_needs_no_torch():

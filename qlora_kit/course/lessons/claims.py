@@ -41,11 +41,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured number and its unit."""
+    """One measured number and its unit; machine: the machine decides it, so no band judges it."""
 
     name: str
     value: float
     unit: str
+    machine: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} = {short(self.value)} {self.unit}".rstrip()
@@ -78,14 +79,16 @@ def claim(name: str, condition: Any, **numbers: Any) -> None:
         raise ClaimError(f"the claim does not hold: {str(found)[2:]}")
 
 
-def record(name: str, value: Any, unit: str) -> None:
+def record(name: str, value: Any, unit: str, machine: bool = False) -> None:
     """Remember a measured number, so that runs can be compared.
 
     Args:
         name: of lower-case letters, digits and _, once in a notebook.
         value: a plain number, or a scalar of NumPy or torch.
-        unit: such as "nats a token", "GB" or "" for a ratio. Numbers in a unit of time ("s",
-            "minutes") or of speed ("tokens/s") are told, and never fail a run.
+        unit: such as "nats a token", "GB" or "" for a ratio.
+        machine: the machine decides the number, as it does the memory of a process: it is told,
+            and never fails a run. So are all numbers in a unit of time ("s", "minutes") or of
+            speed ("tokens/s"). What must hold anywhere is a claim.
 
     Raises:
         KitError: the name or the number cannot be stored.
@@ -94,7 +97,7 @@ def record(name: str, value: Any, unit: str) -> None:
     _check_name(name, where)
     if not isinstance(unit, str):
         raise KitError(f"{where}: the unit is {unit!r}. Give it as text, '' for a ratio.")
-    found = Metric(name, _number(value, "value", where), unit)
+    found = Metric(name, _number(value, "value", where), unit, machine)
     _show(METRIC_MIME, found, str(found))
 
 
