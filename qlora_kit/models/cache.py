@@ -15,12 +15,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .. import KitError
-from ..machine import CACHE_VARIABLE, GB, cache_home, digest, while_unchanged
+from ..machine import (
+    CACHE_VARIABLE,
+    GB,
+    cache_home,
+    digest,
+    ran_out_of_memory,
+    while_unchanged,
+)
 from .gguf_files import read_gguf_header
 from .logging import quiet
 
 _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
 _digest_once = while_unchanged(digest)
+
+
+class _DamagedError(KitError):
+    """A folder in the cache is not as it was built."""
 
 
 def gguf_folder(path: Path) -> Path:
@@ -50,6 +61,10 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
 
     Returns:
         The folder; None when it cannot be made, since it only saves time.
+
+    Raises:
+        MemoryError: or the library's own, where a copy is there and memory ran out: the copy is
+            kept, and its original would take far more.
     """
     weights = json.loads((source / _STAMP).read_text())["sha256"]
     origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
@@ -58,10 +73,12 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
     for _ in range(2):
         try:
             return build_once(name, lambda scratch, target: save(target), "", home=home)
-        except Exception:  # each library has errors of its own
-            if not (home / name).exists():
-                return None
-            shutil.rmtree(home / name, ignore_errors=True)  # damaged
+        except _DamagedError:
+            shutil.rmtree(home / name, ignore_errors=True)
+        except Exception as problem:  # each library has errors of its own
+            if ran_out_of_memory(problem) and (home / name).exists():
+                raise
+            return None
     return None
 
 
@@ -96,10 +113,12 @@ def _verify(folder: Path, mend: str, weights: str) -> None:
     try:
         expected = json.loads((folder / _STAMP).read_text())["sha256"]
         intact = _digest_once(folder / weights) == expected
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        if ran_out_of_memory(problem):
+            raise
         intact = False
     if not intact:
-        raise KitError(
+        raise _DamagedError(
             f"The cached model in {folder} is damaged (its weights do not match their hash). "
             f"Build it again with: {mend}"
         )
