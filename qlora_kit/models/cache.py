@@ -35,20 +35,40 @@ class _DamagedError(KitError):
 
 
 def gguf_folder(path: Path) -> Path:
-    """The folder that a GGUF file was converted into, keyed by its hash.
+    """The folder that a GGUF file was converted into, keyed by its hash; converted when it is not.
 
     Args:
         path: the GGUF file.
+
+    Raises:
+        KitError: no such file, one that is not sound, or one that cannot be converted.
     """
-    if not path.is_file():
-        raise KitError(f"There is no file {path}.")
-    read_gguf_header(path)
-    folder = cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
+    folder = _folder_of_gguf(path)
 
     def build(scratch: Path, target: Path) -> None:
         convert_gguf(path, target)
 
     return build_once(folder.name, build, f"rm -r {folder}")
+
+
+def converted_gguf(path: Path) -> Path | None:
+    """The folder that a GGUF file was converted into; None when it was not on this machine.
+
+    Args:
+        path: the GGUF file.
+
+    Raises:
+        KitError: no such file, or one that is not sound.
+    """
+    folder = _folder_of_gguf(path)
+    return folder if folder.is_dir() else None
+
+
+def _folder_of_gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise KitError(f"There is no file {path}.")
+    read_gguf_header(path)
+    return cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
 
 
 def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
