@@ -73,6 +73,7 @@ def test_an_unknown_precision_lists_the_known():
         load("smollm2", "4bit")
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
 @pytest.mark.parametrize("machine", [SLOW_CPU, BF16_CPU])
 def test_four_bits_are_double_quantized_and_compute_in_the_machines_dtype(tiny, precision, machine):
@@ -105,6 +106,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
 def test_the_copy_in_4_bits_is_what_quantizing_gives(tiny, cached, precision):
     fresh, _ = load(str(tiny), precision, SLOW_CPU)

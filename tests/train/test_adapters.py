@@ -47,6 +47,7 @@ def test_linear_layers_are_adapted_by_their_names_or_what_these_end_in(
         assert all(name.endswith(tuple(targets.split(", "))) for name in names)
 
 
+@pytest.mark.equality
 def test_the_linear_layers_of_gpt_2_are_adapted_too():
     torch.manual_seed(0)
     size = {"n_embd": 32, "n_layer": 1, "n_head": 2, "vocab_size": 100}
