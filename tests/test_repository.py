@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 PACKAGE = ROOT / "qlora_kit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(face.parent.name for face in PACKAGE.glob("*/__init__.pyi"))
@@ -86,5 +87,75 @@ def test_every_room_has_a_face():
 
 
 def test_the_wheel_carries_the_data():
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    build = SETTINGS["tool"]["hatch"]["build"]
     assert build["targets"]["wheel"]["force-include"] == {"data": "qlora_kit/bundled"}
+
+
+@pytest.fixture
+def workflow():
+    text = (ROOT / ".github/workflows/tests.yml").read_text()
+    return yaml.load(text, yaml.BaseLoader)  # with others "on" would be a truth value
+
+
+def steps(workflow):
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def commands(workflow):
+    return [step["run"] for step in steps(workflow) if "run" in step]
+
+
+def test_the_workflow_reads_only_and_ends(workflow):
+    assert set(workflow["on"]) >= {"push", "pull_request", "schedule"}
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "github.ref" in workflow["concurrency"]["group"]
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job
+        assert int(job["timeout-minutes"]) <= 60
+    actions = [step["uses"] for step in steps(workflow) if "uses" in step]
+    assert actions
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", action) for action in actions)
+
+
+def test_the_workflow_makes_what_the_makefile_knows(workflow):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {target for line in commands(workflow) for target in re.findall(r"make (\S+)", line)}
+    assert targets == {"lint", "quick"}
+    for target in targets - {"quick"}:  # it comes with a change of its own
+        assert re.search(rf"^{target}:", makefile, re.M), f"make {target} is no target"
+
+
+def test_the_workflow_takes_each_python_and_the_pinned_versions(workflow):
+    pythons = set()
+    for job in workflow["jobs"].values():
+        [setup] = [step["with"] for step in job["steps"] if "setup-python" in step.get("uses", "")]
+        pythons |= {
+            setup["python-version"],
+            *job.get("strategy", {}).get("matrix", {}).get("python", []),
+        }
+        if setup.get("cache"):
+            assert setup["cache-dependency-path"] == "constraints.txt"
+    assert {"3.11", "3.12", "3.13"} <= pythons
+
+
+def test_each_week_all_extras_meet_the_newest_versions(workflow):
+    newest = workflow["jobs"]["newest"]
+    assert "schedule" in newest["if"]
+    lines = [step["run"] for step in newest["steps"] if "run" in step]
+    assert not any("constraint" in line for line in lines)
+    [install] = [line for line in lines if "pip install" in line]
+    assert "--upgrade" in install
+    extras = set(re.search(r"\.\[(.*)\]", install)[1].split(","))
+    assert extras == set(PROJECT["optional-dependencies"])
+    assert workflow["env"]["PIP_EXTRA_INDEX_URL"].endswith("/whl/cpu")
+
+
+def test_the_workflow_asks_for_markers_that_are_declared(workflow):
+    declared = {
+        marker.split(":")[0] for marker in SETTINGS["tool"]["pytest"]["ini_options"]["markers"]
+    }
+    asked = {
+        marker for line in commands(workflow) for marker in re.findall(r"pytest\b.* -m (\w+)", line)
+    }
+    assert asked == {"equality"}
+    assert asked <= declared

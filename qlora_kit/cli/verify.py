@@ -28,6 +28,6 @@ def verify(
                 print(f"{'':<8} mend it: {item.mend}")
         for line in report.accepted:
             print(f"accepted {line}")
-        print("Nothing changed." if report.ok else "This is not the run as it was trained.")
+        print(report.conclusion)
     if not report.ok:
         raise typer.Exit(1)

@@ -1,4 +1,5 @@
 from .allocator import keep_freed_memory as keep_freed_memory
+from .allocator import ran_out_of_memory as ran_out_of_memory
 from .allocator import release_memory as release_memory
 from .allocator import share_freed_memory as share_freed_memory
 from .allocator import trim_memory as trim_memory

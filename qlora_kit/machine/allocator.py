@@ -1,6 +1,26 @@
-"""What malloc keeps and gives back; glibc can be told, other C libraries ignore it."""
+"""What malloc keeps and gives back (glibc can be told, other C libraries ignore it), or lacks."""
 
+import errno
 import gc
+
+# In the words of the system, of torch on a CPU (Linux, elsewhere) and of CUDA.
+_NO_MEMORY = (
+    "cannot allocate memory",
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+)
+
+
+def ran_out_of_memory(problem: BaseException) -> bool:
+    """Whether an error tells that memory ran out; each library has an error of its own for it.
+
+    Args:
+        problem: as it was raised: a MemoryError, torch's RuntimeError or the system's OSError.
+    """
+    if isinstance(problem, MemoryError) or getattr(problem, "errno", None) == errno.ENOMEM:
+        return True
+    return any(words in str(problem).lower() for words in _NO_MEMORY)
 
 
 def release_memory() -> None:

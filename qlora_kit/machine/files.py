@@ -3,9 +3,12 @@
 import functools
 import hashlib
 import os
+import platform
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +20,7 @@ _SETTLED = 2.0  # seconds; a file touched later may still change within its cloc
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that nobody ever finds half of it.
+    """Write a file so that nobody ever finds half of it, also where several processes write it.
 
     Args:
         path: the file; what stood there before stays until the new one is safe.
@@ -26,14 +29,13 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: no room, or no permission; the file is as it was.
     """
-    scratch = path.with_name(f"{_SCRATCH}-{path.name}")
+    scratch = _new_scratch(path.parent)
     try:
         scratch.write_text(text, encoding="utf-8")
         flush(scratch)
         scratch.replace(path)
-    except OSError:
+    finally:
         scratch.unlink(missing_ok=True)
-        raise
     flush(path.parent)
 
 
@@ -45,8 +47,7 @@ def write_files(folder: Path, write: Callable[[Path], object], last: Sequence[st
         write: writes them into the empty folder that it is given.
         last: names to move in after all others, in this order: where the last one is, all are.
     """
-    scratch = folder / _SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = _new_scratch(folder)
     try:
         scratch.mkdir(parents=True)
         write(scratch)
@@ -58,6 +59,22 @@ def write_files(folder: Path, write: Callable[[Path], object], last: Sequence[st
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     flush(folder)
+
+
+def _new_scratch(folder: Path) -> Path:
+    """A path in a folder that nobody else writes to; what killed processes left is removed.
+
+    With a name that processes share, one of them would publish another's half.
+    """
+    import psutil
+
+    machine = platform.node()  # a folder in the network has scratches of other machines, too
+    for left in folder.glob(f"{_SCRATCH}-*-*-*"):
+        process, _, owner = left.name.removeprefix(f"{_SCRATCH}-").split("-", 2)
+        if owner == machine and not psutil.pid_exists(int(process)):
+            with suppress(OSError):  # another process was quicker
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return folder / f"{_SCRATCH}-{os.getpid()}-{secrets.token_hex(8)}-{machine}"
 
 
 def digest(path: Path) -> str:

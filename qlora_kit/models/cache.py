@@ -15,7 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .. import KitError
-from ..machine import CACHE_VARIABLE, GB, cache_home, digest, while_unchanged
+from ..machine import (
+    CACHE_VARIABLE,
+    GB,
+    cache_home,
+    digest,
+    ran_out_of_memory,
+    while_unchanged,
+)
 from .gguf_files import read_gguf_header
 from .logging import quiet
 
@@ -23,21 +30,45 @@ _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash
 _digest_once = while_unchanged(digest)
 
 
+class _DamagedError(KitError):
+    """A folder in the cache is not as it was built."""
+
+
 def gguf_folder(path: Path) -> Path:
-    """The folder that a GGUF file was converted into, keyed by its hash.
+    """The folder that a GGUF file was converted into, keyed by its hash; converted when it is not.
 
     Args:
         path: the GGUF file.
+
+    Raises:
+        KitError: no such file, one that is not sound, or one that cannot be converted.
     """
-    if not path.is_file():
-        raise KitError(f"There is no file {path}.")
-    read_gguf_header(path)
-    folder = cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
+    folder = _folder_of_gguf(path)
 
     def build(scratch: Path, target: Path) -> None:
         convert_gguf(path, target)
 
     return build_once(folder.name, build, f"rm -r {folder}")
+
+
+def converted_gguf(path: Path) -> Path | None:
+    """The folder that a GGUF file was converted into; None when it was not on this machine.
+
+    Args:
+        path: the GGUF file.
+
+    Raises:
+        KitError: no such file, or one that is not sound.
+    """
+    folder = _folder_of_gguf(path)
+    return folder if folder.is_dir() else None
+
+
+def _folder_of_gguf(path: Path) -> Path:
+    if not path.is_file():
+        raise KitError(f"There is no file {path}.")
+    read_gguf_header(path)
+    return cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
 
 
 def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
@@ -50,6 +81,10 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
 
     Returns:
         The folder; None when it cannot be made, since it only saves time.
+
+    Raises:
+        MemoryError: or the library's own, where a copy is there and memory ran out: the copy is
+            kept, and its original would take far more.
     """
     weights = json.loads((source / _STAMP).read_text())["sha256"]
     origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
@@ -58,10 +93,12 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
     for _ in range(2):
         try:
             return build_once(name, lambda scratch, target: save(target), "", home=home)
-        except Exception:  # each library has errors of its own
-            if not (home / name).exists():
-                return None
-            shutil.rmtree(home / name, ignore_errors=True)  # damaged
+        except _DamagedError:
+            shutil.rmtree(home / name, ignore_errors=True)
+        except Exception as problem:  # each library has errors of its own
+            if ran_out_of_memory(problem) and (home / name).exists():
+                raise
+            return None
     return None
 
 
@@ -96,10 +133,12 @@ def _verify(folder: Path, mend: str, weights: str) -> None:
     try:
         expected = json.loads((folder / _STAMP).read_text())["sha256"]
         intact = _digest_once(folder / weights) == expected
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        if ran_out_of_memory(problem):
+            raise
         intact = False
     if not intact:
-        raise KitError(
+        raise _DamagedError(
             f"The cached model in {folder} is damaged (its weights do not match their hash). "
             f"Build it again with: {mend}"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..machine import Machine, detect, release_memory
+from ..machine import Machine, detect, ran_out_of_memory, release_memory
 from .cache import quantized_folder
 from .chat_templates import show_new_template
 from .logging import quiet
@@ -69,7 +69,9 @@ def _load_weights(
     ref: ModelRef, precision: str, machine: Machine, arguments: dict[str, Any]
 ) -> Any:  # fmt: skip
     """A model from its files, or from a copy in 4 bits: quicker, and never whole in memory."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
 
     def save(target: Path) -> None:
         AutoModelForCausalLM.from_pretrained(ref.location, **arguments).save_pretrained(target)
@@ -79,16 +81,32 @@ def _load_weights(
     copy = None
     if ours and precision in ("nf4", "fp4"):
         copy = quantized_folder(Path(ref.location), precision, save)
-    if copy is None:
-        return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
-    try:
-        config = AutoConfig.from_pretrained(copy)
-        config.quantization_config["bnb_4bit_compute_dtype"] = machine.compute_dtype
-        given = {**arguments, "config": config, "quantization_config": None}
-        model = AutoModelForCausalLM.from_pretrained(copy, **given)
-    except Exception:  # each library has errors of its own; the next load makes another copy
-        shutil.rmtree(copy, ignore_errors=True)
-        return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+    if copy is not None:
+        try:
+            return _load_copy(copy, ref, machine, arguments)
+        except (
+            AttributeError,
+            KeyError,
+            OSError,
+            RuntimeError,
+            SafetensorError,
+            StrictDataclassError,
+            TypeError,
+            ValueError,
+        ) as problem:  # what transformers raises for a damaged file or setting
+            if ran_out_of_memory(problem):  # the copy is sound, and its original takes far more
+                raise
+            shutil.rmtree(copy, ignore_errors=True)  # the next load makes another one
+    return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
+
+
+def _load_copy(copy: Path, ref: ModelRef, machine: Machine, arguments: dict[str, Any]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(copy)
+    config.quantization_config["bnb_4bit_compute_dtype"] = machine.compute_dtype
+    own = {**arguments, "config": config, "quantization_config": None}
+    model = AutoModelForCausalLM.from_pretrained(copy, **own)
     model.name_or_path = model.config._name_or_path = ref.location  # the base that adapters name
     return model
 
@@ -161,7 +179,12 @@ def _explained(ref: ModelRef) -> Iterator[None]:
             yield
     except Exception as problem:  # each library has errors of its own
         said = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
-        if "trust_remote_code" in str(problem):
+        if ran_out_of_memory(problem):
+            way_out = (
+                "Memory ran out: close other programs, or choose a smaller model; 'qlora-kit plan' "
+                "says what one takes."
+            )
+        elif "trust_remote_code" in str(problem):
             way_out = "It needs code of its own, which qlora-kit never runs: choose another model."
         elif ref.source == "hub":
             way_out = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import KitError
 from ..machine import cache_home
 from .bundled import BUNDLED, bundled_folder
-from .cache import gguf_folder
+from .cache import converted_gguf, gguf_folder
 
 PRECISIONS = ("nf4", "fp4", "int8", "16bit", "32bit")
 
@@ -61,10 +61,18 @@ def resolve(name: str) -> ModelRef:
 
 
 def locate(name: str) -> Path | None:
-    """The folder with a model's weights when it is on this machine already; nothing is fetched.
+    """The folder with a model's weights when it is on this machine already.
+
+    Nothing is fetched and nothing converted.
 
     Args:
         name: see `resolve`.
+
+    Returns:
+        The folder; None when the model is not here, or a GGUF file that was not converted yet.
+
+    Raises:
+        KitError: a GGUF file that is not sound.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -75,7 +83,7 @@ def locate(name: str) -> Path | None:
     if path.is_dir():
         return path
     if path.is_file():
-        return Path(resolve(name).location)
+        return converted_gguf(path)
     try:
         found = try_to_load_from_cache(name, "config.json")
     except ValueError:  # no Hub id either: an absent folder

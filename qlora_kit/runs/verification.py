@@ -24,6 +24,10 @@ _MEND = {
     "first adapter": "keep in mind that training it further began from another one",
 }
 _MEND_BASE = "set 'model' in config.yaml to the weights that it was trained on, or fetch them again"
+_MEND_ABSENT_BASE = (
+    "set 'model' in config.yaml to where it is; a bundled, a Hub or a GGUF model is fetched or "
+    "converted, and compared, by what loads the run"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,16 @@ class Report:
             item.state == "changed" or (item.state == "missing" and item.name in RESULT)
             for item in self.items
         )
+
+    @property
+    def conclusion(self) -> str:
+        """The report in one sentence."""
+        if not self.ok:
+            return "This is not the run as it was trained."
+        missing = ", ".join(item.name for item in self.items if item.state == "missing")
+        if missing:
+            return f"Nothing changed of what is here; not here to compare: {missing}."
+        return "Nothing changed."
 
     def as_json(self) -> dict[str, Any]:
         """The report for a script."""
@@ -99,7 +113,8 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
         The report of the run as accepted.
 
     Raises:
-        KitError: no run, or files that cannot be read or written.
+        KitError: no run, files that cannot be read or written, or a run without a manifest whose
+            base is not on this machine.
     """
     folder = Path(run).expanduser()
     if not (folder / "config.yaml").exists():
@@ -110,6 +125,12 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
     except KitError:
         before = None
     if before is None:
+        if config.method != "full" and locate(config.model) is None:
+            raise KitError(
+                f"{config.model}, the base of {folder}, is not ready on this machine, so it cannot "
+                "be recorded. Set 'model' in config.yaml to where it is, or load the run once "
+                f"(qlora-kit chat {folder}), which fetches or converts it; then accept the run."
+            )
         what = "everything: there was no manifest that could be read"
         now = dataclasses.replace(
             manifest.make(config, machine or detect()), made=f"before {day}", commit=None
@@ -152,7 +173,8 @@ def _hashes(folder: Path, config: TrainConfig, before: Manifest) -> Iterator[Ite
         harmless = name not in (*BASE, *RESULT, "data", "first adapter")
         if state == "changed" and harmless:  # a converted base's config follows the library
             state = "differs"
-        mend = "" if state == "same" else _MEND.get(name, _MEND_BASE)
+        mend_base = _MEND_ABSENT_BASE if state == "missing" else _MEND_BASE
+        mend = "" if state == "same" else _MEND.get(name, mend_base)
         yield Item(name, state, was[:_SHOWN], found[:_SHOWN], mend)
     for name in RESULT[:1]:
         if name not in before.hashes:

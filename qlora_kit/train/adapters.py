@@ -18,7 +18,8 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
         A PEFT model whose adapters are in fp32.
 
     Raises:
-        KitError: no layer has one of the names, or the adapter cannot be loaded.
+        KitError: a name that no linear layer has, layers that PEFT cannot adapt, or an adapter
+            that cannot be loaded.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -28,12 +29,37 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
     targets: str | list[str] = config.target_modules
     if config.target_modules != "all-linear":
         targets = [name.strip() for name in config.target_modules.split(",")]
-        known = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        missing = [name for name in targets if name not in known]
-        if missing:
-            raise KitError(
-                f"The model has no layers named {', '.join(missing)}. 'all-linear' takes all."
-            )
-    lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout,
-                      target_modules=targets, task_type="CAUSAL_LM")  # fmt: skip
-    return get_peft_model(model, lora)
+        _require_linear_layers(model, targets)
+    try:
+        lora = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, lora)
+    except (KeyError, NotImplementedError, TypeError, ValueError) as problem:
+        raise KitError(
+            f"PEFT cannot put adapters on the layers {config.target_modules!r} of "
+            f"{config.model!r}: {problem} Choose others with target_modules."
+        ) from problem
+
+
+def _require_linear_layers(model: Any, targets: list[str]) -> None:
+    """Refuse names that PEFT would leave out in silence, or find something else under."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    layers = [name for name, module in model.named_modules() if isinstance(module, Linear | Conv1D)]
+    unknown = [
+        target  # PEFT takes a layer whose name is, or ends in, one of the targets
+        for target in targets
+        if not any(f".{layer}".endswith(f".{target}") for layer in layers)
+    ]
+    if unknown:
+        known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
+        raise KitError(
+            f"No linear layer of the model is named {', '.join(map(repr, unknown))}. There are: "
+            f"{', '.join(known)}; 'all-linear' takes all but the model's head."
+        )

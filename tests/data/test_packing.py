@@ -51,6 +51,7 @@ def second_loss_on_first(model, mask, positions):
     return embedded.grad[0, :9].norm().item(), embedded.grad[0, 9:].norm().item()
 
 
+@pytest.mark.equality
 def test_no_gradient_flows_from_one_example_into_another(model):
     leaked, own = second_loss_on_first(
         model,
@@ -89,6 +90,7 @@ def require_same_step(model, made, one, two):
     return computed
 
 
+@pytest.mark.equality
 def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
     made = rows(examples(5, 30, 12, 7, 21, 9))
     padded, packed = require_same_step(

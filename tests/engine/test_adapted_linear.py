@@ -42,6 +42,7 @@ def test_gradients_by_hand_are_the_true_ones():
     )
 
 
+@pytest.mark.equality
 def test_it_equals_peft_on_bitsandbytes_in_output_and_gradients(model):
     expected, expected_gradients = outputs_and_gradients(model)
     with dense_cache(model, torch.float32) as cached:
@@ -69,6 +70,7 @@ def test_the_base_shows_through_when_adapters_are_off(model):
             torch.testing.assert_close(model(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.equality
 def test_dropout_and_dora_keep_pefts_own_forward(tiny):
     from peft import LoraConfig, get_peft_model
 
@@ -102,6 +104,7 @@ def test_a_small_adapter_is_not_swallowed_by_16_bit_rounding():
     assert effect(swallowed) > 0.5
 
 
+@pytest.mark.equality
 def test_dense_weight_is_what_bitsandbytes_multiplies_with(model):
     layer = model.base_model.model.model.layers[0].mlp.up_proj.base_layer
     x = torch.randn(5, layer.in_features)
@@ -109,6 +112,7 @@ def test_dense_weight_is_what_bitsandbytes_multiplies_with(model):
         torch.testing.assert_close(x @ dense_weight(layer, torch.float32).t(), layer(x))
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("double_quant", [False, True])
 def test_qlora_by_hand_equals_bitsandbytes_with_peft(double_quant):
     from bitsandbytes.nn import Linear4bit

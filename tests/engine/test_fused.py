@@ -66,6 +66,7 @@ def test_gradients_by_hand_are_the_true_ones():
     )
 
 
+@pytest.mark.equality
 def test_rotation_equals_transformers():
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -75,6 +76,7 @@ def test_rotation_equals_transformers():
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("packed", [False, True])
 def test_it_equals_peft_on_bitsandbytes_in_loss_and_gradients(tiny, packed):
     model = adapted(tiny)

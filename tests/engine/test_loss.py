@@ -18,6 +18,7 @@ def loss_and_gradient(model):
     return loss.item(), torch.autograd.grad(loss, layer)[0]
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize(("dtype", "near"), [(None, 1e-5), (torch.bfloat16, 0.03)])
 def test_a_bare_head_gives_the_same_loss_and_gradients(tiny, dtype, near):
     model, _ = load(str(tiny), "32bit")
@@ -59,6 +60,7 @@ def test_a_16_bit_input_gets_its_gradient_from_32_bit_sums():
     torch.testing.assert_close(gradient, true)
 
 
+@pytest.mark.equality
 def test_the_heads_loss_equals_cross_entropy_over_all_logits():
     torch.manual_seed(0)
     h = torch.randn(150, 16, requires_grad=True)  # more rows than are taken at once

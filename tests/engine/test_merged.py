@@ -64,6 +64,7 @@ def assert_unchanged(model, merged=True):
     assert torch.equal(said(model), expected)  # everything is put back, to the bit
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("precision", ["nf4", "32bit"])
 def test_with_an_adapter_and_without_the_answers_are_the_same(tiny, precision):
     model = adapted(tiny, precision)
@@ -89,6 +90,7 @@ def test_each_adapter_speaks_when_it_is_its_turn(tiny):
     assert (answers[0] - answers[1]).abs().max() > 0.01
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [("Llama", {"attention_bias": True}), ("Qwen2", {}), ("Mistral", {"sliding_window": 8}),

@@ -16,6 +16,7 @@ def loaded(tiny):
     return model.eval(), tokenizer
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("chat", [True, False])
 def test_accuracy_is_what_the_likelihoods_say(loaded, tmp_path, chat):
     import torch

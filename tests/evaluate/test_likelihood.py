@@ -24,6 +24,7 @@ def losses(model, ids):
     return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
 
 
+@pytest.mark.equality
 def test_one_window_is_one_forward_pass(model):
     ids = model[1](TEXT).input_ids
     expected = math.exp(losses(model[0], ids).mean().item())

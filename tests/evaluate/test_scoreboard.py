@@ -128,6 +128,7 @@ def test_an_answer_that_ends_by_itself_is_told_from_one_that_was_cut(tokenizer):
     assert _answer(tokenizer, words, {stop}) == Answer("It is red.", False, len(words))
 
 
+@pytest.mark.equality
 def test_the_dense_cache_answers_as_the_4_bit_model_does(real):
     model, tokenizer = real
     talk = [
@@ -141,6 +142,7 @@ def test_the_dense_cache_answers_as_the_4_bit_model_does(real):
             torch.testing.assert_close(model(ids).logits, expected, atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.equality
 def test_likelihoods_equal_one_by_one_cross_entropy(real):
     model, tokenizer = real
     pairs = (("Color of snow?", "White."), ("Why?", "Because it rains."),

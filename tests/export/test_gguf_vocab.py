@@ -62,6 +62,7 @@ def split(pattern):
     return pre_tokenizers.Split(Regex(pattern), behavior="isolated")
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize(
     ("make", "name"),
     [

@@ -41,6 +41,7 @@ def both(model, tokenizer, path, quant="f16"):
     return read_model(model, tokenizer, sheet), read_gguf(path, sheet)
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize(
     ("kind", "extra"),
     [
@@ -98,6 +99,7 @@ def test_rows_that_no_block_fits_stay_in_16_bits(tokenizer, tmp_path):
     assert kinds["blk.1.ffn_up.weight"] == "Q4_0"
 
 
+@pytest.mark.equality
 def test_an_adapter_alone_says_the_same_in_llama_cpp(tiny_run, rows, tmp_path):
     tuned, tokenizer = load_run(tiny_run)
     sheet = make_sheet(tuned, tokenizer, read(rows), questions=4, max_new_tokens=8)
@@ -111,6 +113,7 @@ def test_an_adapter_alone_says_the_same_in_llama_cpp(tiny_run, rows, tmp_path):
     assert divergence(ours, alone).mean() > 0.1
 
 
+@pytest.mark.equality
 def test_a_scale_of_each_layer_comes_along(tiny, tokenizer, tmp_path):
     """rsLoRA and patterns of rank and alpha: llama.cpp knows only alpha / rank."""
     from peft import LoraConfig, get_peft_model
@@ -153,6 +156,7 @@ def test_what_cannot_be_written_is_told_with_the_way_out(tokenizer, tmp_path):
                    tmp_path / "x.gguf")  # fmt: skip
 
 
+@pytest.mark.equality
 def test_long_prefixes_agree_too(tokenizer, tmp_path):
     """A wrong rotation grows with the distance: short texts would hide a wrong rope scaling."""
     model = random_model("llama", tokenizer, rope_parameters=LLAMA3)

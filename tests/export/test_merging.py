@@ -24,6 +24,7 @@ def tuned(tiny_run):
     return load_run(tiny_run)[0]
 
 
+@pytest.mark.equality
 def test_merged_weights_say_what_the_adapter_says(tiny_run, tuned):
     merged, _ = merge(tiny_run)
     assert not any("lora" in name for name, _ in merged.named_parameters())

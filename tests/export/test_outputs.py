@@ -31,6 +31,7 @@ def test_a_sheet_takes_first_and_stop_token_of_each_answer(tuned, rows):
     assert len(sheet.texts) == len(TOKEN_TEXTS) + 6
 
 
+@pytest.mark.equality
 def test_a_reading_in_llama_cpp_is_that_of_transformers(tuned, gguf, rows):
     model, tokenizer = tuned
     sheet = make_sheet(model, tokenizer, read(rows), questions=4, max_new_tokens=16)

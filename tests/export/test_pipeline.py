@@ -24,6 +24,7 @@ def everything(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.equality
 def test_merged_shards_load_in_plain_transformers(tiny_run, rows, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

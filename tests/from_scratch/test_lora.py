@@ -34,6 +34,7 @@ def pair(bias=False, rank=4, alpha=8, **peft_settings):
     return ours, theirs, layer
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("variant", [{}, {"use_rslora": True}, {"use_dora": True}])
 def test_equal_to_peft_in_output_and_gradients(variant, bias):
@@ -107,6 +108,7 @@ def test_low_rank_is_the_best_of_its_rank():
         low_rank(W, 21)
 
 
+@pytest.mark.equality
 def test_adapts_all_linear_layers_as_peft_does(tiny):
     from qlora_kit.models import load
 

@@ -25,12 +25,14 @@ def tensor(shape, dtype=torch.float32, seed=0):
     return x.to(dtype)
 
 
+@pytest.mark.equality
 def test_levels_equal_bitsandbytes():
     assert torch.equal(quantize.nf4_levels(), bnb.get_4bit_type("nf4", device="cpu"))
     assert torch.equal(quantize.fp4_levels(), bnb.get_4bit_type("fp4", device="cpu"))
     assert torch.equal(quantize.dynamic_levels(), bnb.create_dynamic_map())
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("double_quant", [False, True])
 @pytest.mark.parametrize("block_size", quantize.BLOCK_SIZES)
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
@@ -63,6 +65,7 @@ def test_equal_to_bitsandbytes_bit_for_bit(quant_type, block_size, double_quant)
                 )
 
 
+@pytest.mark.equality
 def test_reads_a_weight_of_bitsandbytes():
     from bitsandbytes.nn import Linear4bit
 

@@ -107,6 +107,7 @@ def test_double_quantization_takes_an_eighth_of_a_bit():
         assert constants * 8 / shape.linear_parameters == pytest.approx(bits, abs=1e-3)
 
 
+@pytest.mark.equality
 def test_shape_and_adapters_equal_a_real_model(tmp_path):
     torch = pytest.importorskip("torch")
     from peft import LoraConfig, get_peft_model

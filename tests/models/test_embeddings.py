@@ -15,6 +15,7 @@ def test_meaning_counts_more_than_words():
     assert close > far + 0.2
 
 
+@pytest.mark.equality
 def test_published_values():
     """sentence-transformers' own example for all-MiniLM-L6-v2."""
     weather = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]

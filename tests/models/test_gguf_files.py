@@ -26,6 +26,7 @@ def model(path, heads=4, eps=1e-5, blocks=1, tokens=6, **more):
     return path
 
 
+@pytest.mark.equality
 def test_a_sound_header_is_read_as_the_gguf_library_reads_it(tmp_path):
     path = model(tmp_path / "a.gguf")
     header, known = read_gguf_header(path), gguf.GGUFReader(path)

@@ -73,6 +73,7 @@ def test_an_unknown_precision_lists_the_known():
         load("smollm2", "4bit")
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
 @pytest.mark.parametrize("machine", [SLOW_CPU, BF16_CPU])
 def test_four_bits_are_double_quantized_and_compute_in_the_machines_dtype(tiny, precision, machine):
@@ -105,6 +106,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.equality
 @pytest.mark.parametrize("precision", ["nf4", "fp4"])
 def test_the_copy_in_4_bits_is_what_quantizing_gives(tiny, cached, precision):
     fresh, _ = load(str(tiny), precision, SLOW_CPU)
@@ -128,6 +130,90 @@ def test_a_damaged_copy_is_not_used_and_made_again(tiny, cached):
         for _ in range(2):  # that of a damaged config is only seen when it is read
             assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
         assert (copy / name).read_bytes() == whole
+
+
+OUT_OF_MEMORY = {
+    "python": (MemoryError,),
+    "safetensors": (MemoryError, "Cannot allocate memory (os error 12)"),
+    "torch": (RuntimeError, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 "),
+    "torch elsewhere": (RuntimeError, "DefaultCPUAllocator: not enough memory: you tried 9 bytes"),
+    "mmap": (RuntimeError, "unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"),
+    "system": (OSError, errno.ENOMEM, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("problem", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_where_memory_runs_out_the_copy_stays_and_its_original_is_not_loaded(
+    cached, monkeypatch, problem
+):
+    from transformers import AutoModelForCausalLM
+
+    load("smollm2", "nf4", SLOW_CPU)
+    [copy] = (cached.parent / "quantized").glob("smollm2-nf4-*")
+    loaded = []
+
+    def full(folder, **arguments):
+        loaded.append(folder)
+        raise problem[0](*problem[1:])
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(KitError, match=r"Memory ran out: .*qlora-kit plan"):
+        load("smollm2", "nf4", SLOW_CPU)
+    assert loaded == [copy]
+    assert {"config.json", "model.safetensors"} <= {path.name for path in copy.iterdir()}
+
+
+@pytest.mark.parametrize("problem", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_where_memory_runs_out_while_a_copy_is_checked_it_stays(cached, monkeypatch, problem):
+    load("smollm2", "nf4", SLOW_CPU)
+    [copy] = (cached.parent / "quantized").glob("smollm2-nf4-*")
+
+    def full(path):
+        if path.parent == copy:
+            raise problem[0](*problem[1:])
+        return digest(path)
+
+    def built_again(*arguments, **more):
+        pytest.fail("the copy was there")
+
+    monkeypatch.setattr("qlora_kit.models.cache._digest_once", full)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", built_again)
+    with pytest.raises(KitError, match="Memory ran out"):
+        load("smollm2", "nf4", SLOW_CPU)
+    assert (copy / "model.safetensors").exists()
+
+
+def without_quantization(config):
+    del config["quantization_config"]
+
+
+def of_another_width(config):
+    config["hidden_size"] = 32
+
+
+def of_another_kind(config):
+    config["hidden_size"] = "wide"
+
+
+def with_an_unknown_function(config):
+    config["hidden_act"] = "none such"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [without_quantization, of_another_width, of_another_kind, with_an_unknown_function],
+)
+def test_a_copy_with_a_wrong_setting_is_not_used_and_made_again(tiny, cached, damage):
+    load("smollm2", "nf4", SLOW_CPU)
+    [copy] = (cached.parent / "quantized").glob("smollm2-nf4-*")
+    whole = (copy / "config.json").read_bytes()
+    config = json.loads(whole)
+    damage(config)
+    (copy / "config.json").write_text(json.dumps(config))
+    fresh, _ = load(str(tiny), "nf4", SLOW_CPU)
+    for _ in range(2):
+        assert same(load("smollm2", "nf4", SLOW_CPU)[0], fresh)
+    assert (copy / "config.json").read_bytes() == whole
 
 
 def test_without_room_for_a_copy_the_model_loads_all_the_same(tiny, cached, monkeypatch):

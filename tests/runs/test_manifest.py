@@ -11,6 +11,7 @@ from qlora_kit import KitError
 from qlora_kit.cli.app import app
 from qlora_kit.runs import TrainConfig, accept, load_run, manifest, require_match, verify
 from qlora_kit.train import fine_tune
+from tests.tools.gguf_files import write_model
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,36 @@ def test_the_command_tells_people_and_scripts(home):
         "trained weights"
     ]
     assert CliRunner().invoke(app, ["verify", str(home / "run"), "--accept"]).exit_code == 0
+
+
+@pytest.fixture
+def on_unconverted_gguf(home, monkeypatch):
+    """The copied run, its base a GGUF file that this machine has never loaded."""
+    gguf = write_model(home / "base.gguf", shapes={"token_embd.weight": (8, 6)})
+    config = home / "run/config.yaml"
+    config.write_text(config.read_text().replace(str(home / "base"), str(gguf)))
+    monkeypatch.setenv("QLORA_KIT_CACHE", str(home / "cache"))
+    monkeypatch.setattr(
+        "qlora_kit.models.cache.convert_gguf", lambda *_: pytest.fail("verify must only look")
+    )
+    return home / "run"
+
+
+def test_a_base_that_is_not_here_is_said_and_nothing_is_converted(on_unconverted_gguf):
+    done = CliRunner().invoke(app, ["verify", str(on_unconverted_gguf)])
+    assert done.exit_code == 0, done.output
+    base = "base weights, base config, tokenizer, chat template"
+    assert done.output.endswith(f"Nothing changed of what is here; not here to compare: {base}.\n")
+    assert "mend it: set 'model' in config.yaml to where it is; a bundled" in done.output
+    assert accept(on_unconverted_gguf).ok
+    assert "base weights" in manifest.read(on_unconverted_gguf).hashes
+
+
+def test_a_run_without_a_manifest_is_not_recorded_without_its_base(on_unconverted_gguf):
+    (on_unconverted_gguf / manifest.NAME).unlink()
+    with pytest.raises(KitError, match=r"base\.gguf, the base of .* not ready on this machine"):
+        accept(on_unconverted_gguf)
+    assert not (on_unconverted_gguf / manifest.NAME).exists()
 
 
 def test_the_hash_of_a_base_is_remembered_and_forgotten_when_it_changes(home, monkeypatch):

@@ -207,6 +207,7 @@ def test_many_quick_connections_leave_it_serving(server, ai, base):
     assert text(ai, base.stem)
 
 
+@pytest.mark.equality
 def test_the_prompt_is_the_one_that_training_saw(server):
     from transformers import AutoTokenizer
 

@@ -80,6 +80,7 @@ def test_a_row_longer_than_the_budget_goes_alone():
     ]
 
 
+@pytest.mark.equality
 def test_the_loss_equals_transformers_own_over_all_logits(tiny):
     model, _ = load(str(tiny), "nf4", CPU)
     [batch] = MicroBatchCollator(0, 10_000)([row(30, 9), row(22, 5), row(11, 3)])["micro_batches"]
@@ -89,6 +90,7 @@ def test_the_loss_equals_transformers_own_over_all_logits(tiny):
     assert got == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.equality
 def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
     """No micro-batches, no cache, no fused adapter, all logits: the same losses."""
     config = settings(
@@ -147,6 +149,7 @@ def test_a_run_leaves_what_people_need(tiny, rows, tmp_path):
             "loss.png", "run.json"} <= {path.name for path in run.path.iterdir()}  # fmt: skip
 
 
+@pytest.mark.equality
 def test_a_process_without_the_kit_loads_the_adapter(tiny, rows, tmp_path):
     run = fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
     code = f"""
