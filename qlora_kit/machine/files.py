@@ -71,7 +71,7 @@ def _new_scratch(folder: Path) -> Path:
     machine = platform.node()  # a folder in the network has scratches of other machines, too
     for left in folder.glob(f"{_SCRATCH}-*-*-*"):
         process, _, owner = left.name.removeprefix(f"{_SCRATCH}-").split("-", 2)
-        if owner == machine and not psutil.pid_exists(int(process)):
+        if owner == machine and process.isdigit() and not psutil.pid_exists(int(process)):
             with suppress(OSError):  # another process was quicker
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     return folder / f"{_SCRATCH}-{os.getpid()}-{secrets.token_hex(8)}-{machine}"
