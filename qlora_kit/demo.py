@@ -16,8 +16,11 @@ from .evaluate import (
     read_probe,
     save_report,
 )
+from .machine import write_text
 from .runs import TrainConfig, load_config, load_run
 from .train import Run, fine_tune
+
+MARKER = ".qlora-kit-demo"  # stands in a folder that a demo made, and that the next may remove
 
 
 def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
@@ -30,17 +33,14 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     Returns:
         The run and its scoreboard; the scoreboard's seconds cover the whole demo and its
         tokens_per_second is training's.
+
+    Raises:
+        KitError: a folder that holds something else, or cannot be written to.
     """
     began = time.perf_counter()
-    config = TrainConfig(
-        data=str(bundled_data("support/train.jsonl")),
-        output=str(output),
-        epochs=1.6,
-        token_budget=768,
-        rank=32,
-        alpha=64,
-    )
-    _clear(output, config.data)
+    folder = output.expanduser()
+    config = demo_config(folder)
+    _claim(folder, config)
     rows = read(config.data)
     console.print(
         f"[bold]1. Fine-tuning {config.model}[/bold] in {config.precision.upper()} on {len(rows)} "
@@ -74,10 +74,50 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     return run, board
 
 
-def _clear(output: Path, data: str) -> None:
-    """Remove an earlier demo, and nothing but one."""
-    if not (output / "config.yaml").exists():
-        return
-    if load_config(output / "config.yaml").data != data:
-        raise KitError(f"{output} holds another run; choose another --output.")
-    shutil.rmtree(output)
+def demo_config(output: Path) -> TrainConfig:
+    """The demo's settings: the bundled model and data, a few minutes on a laptop.
+
+    Args:
+        output: the run folder.
+
+    Returns:
+        The settings of its run.
+    """
+    return TrainConfig(
+        data=str(bundled_data("support/train.jsonl")),
+        output=str(output),
+        epochs=1.6,
+        token_budget=768,
+        rank=32,
+        alpha=64,
+    )
+
+
+def _claim(folder: Path, config: TrainConfig) -> None:
+    """Make the demo's folder, in place of an earlier demo and of nothing else."""
+    try:
+        contents = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        if contents - {MARKER}:
+            if not _is_demo(folder, config):
+                raise KitError(
+                    f"{folder} holds something else than a demo with these settings. It was left "
+                    "as it is: choose another --output, or remove the folder yourself."
+                )
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Before the training begins, so that a demo that was killed is known as one.
+        write_text(folder / MARKER, "qlora-kit demo made this folder, and may replace it.\n")
+    except OSError as problem:
+        raise KitError(
+            f"{folder} cannot be used: {problem.strerror or problem}. Choose another --output."
+        ) from problem
+
+
+def _is_demo(folder: Path, config: TrainConfig) -> bool:
+    """Whether a demo made the folder, and nobody has trained in it since with other settings."""
+    if not (folder / MARKER).is_file():
+        return False
+    try:
+        return load_config(folder / "config.yaml") == config
+    except KitError:  # none, or not a run's
+        return False

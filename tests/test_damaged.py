@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from qlora_kit import KitError
 from qlora_kit.data import DataError, checked, read
+from qlora_kit.evaluate import read_probe
 from qlora_kit.models import fingerprint, read_gguf_header
 from qlora_kit.runs import TrainConfig, checkpoint, load_config, make_config, manifest
 from qlora_kit.runs.adapter_safety import require_safe_adapter
@@ -84,6 +85,23 @@ def test_rows_of_tables(tmp_path):
     path = tmp_path / "a.parquet"
     pandas.DataFrame([FORMS[0], FORMS[0]]).to_parquet(path)
     check_survives(path, damaged(path.read_bytes(), 600), lambda: read(path), check_rows)
+
+
+def check_probe(items):
+    assert items
+    for item in items:
+        assert len(item.choices) >= 2
+        assert all(isinstance(text, str) and text.strip() for text in item.choices)
+        assert item.question.strip()
+        assert type(item.answer) is int
+        assert 0 <= item.answer < len(item.choices)
+
+
+def test_probes(tmp_path):
+    item = {"question": "Why? 🙂", "choices": ["No.", "Because.", "Yes."], "answer": 1}
+    body = "\n".join([json.dumps(item, ensure_ascii=False)] * 5).encode()
+    path = tmp_path / "probe.jsonl"
+    check_survives(path, damaged(body, 700), lambda: read_probe(path), check_probe)
 
 
 def test_configs(tmp_path):

@@ -19,13 +19,16 @@ def export(
     output: Annotated[Path | None, typer.Option(help="The folder to make.")] = None,
     questions: Annotated[int, typer.Option(help="How many the check takes.", min=1)] = 32,
     shard_size: Annotated[str, typer.Option(help="Of merged safetensors.")] = "2GB",
+    prompt_field: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
+    completion_field: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Export a run and check that it still is the model that was trained."""
     from ..export import export as write
 
     say = None if as_json else lambda line: print(f"{line} ...")
-    done = write(run, to, quant, into, data, output, questions, shard_size, say)
+    columns = (prompt_field, completion_field)
+    done = write(run, to, quant, into, data, output, questions, shard_size, say, *columns)
     if as_json:
         told: dict[str, Any] = {"folder": str(done.folder), "files": list(done.files),
                                 "bytes": done.bytes}  # fmt: skip

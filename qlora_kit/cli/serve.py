@@ -22,7 +22,6 @@ def serve(
     offline: Annotated[bool, typer.Option(
         "--offline", help="Let the kernel refuse every way out (Linux).")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's log.")] = False,
-    parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:  # fmt: skip
     """Serve a GGUF file to OpenAI's clients; a request chooses an adapter as its model."""
     from ..serve import Settings, run
@@ -36,4 +35,4 @@ def serve(
             raise KitError(f"Two adapters are called {name!r}.")
         adapters[name] = Path(path)
     run(Settings(file, adapters, host, port, api_key, tuple(origin or ()), parallel, context,
-                 threads, offline, verbose, parent))  # fmt: skip
+                 threads, offline, verbose))  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..machine import apply_thread_policy, versions
+from ..machine import apply_thread_policy, versions, write_text
 from .lessons.claims import Claim, Metric
 
 FILE = "metrics.json"
@@ -85,17 +85,19 @@ class CourseRun:
         }
 
 
-def write_run(run: CourseRun, folder: Path) -> None:
-    """Write metrics.json so that it is whole or the one before it.
+def write_run(run: CourseRun, folder: Path, name: str = FILE) -> None:
+    """Write a run's results so that the file is whole or the one before it.
 
     Args:
         run: what to write.
         folder: the run's folder.
+        name: of the file in it.
+
+    Raises:
+        OSError: no room, no permission or no such folder.
     """
     text = json.dumps(run.as_json(), indent=1, ensure_ascii=False) + "\n"
-    scratch = folder / f".{FILE}.writing"
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, folder / FILE)
+    write_text(folder / name, text)
 
 
 def read_run(path: Path) -> CourseRun:

@@ -1,7 +1,7 @@
 """What a model finds likely: held-out answers, and general knowledge that it may have forgotten."""
 
-import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import Any
 from ..data import (
     IGNORED,
     SHARING_PAYS,
+    BadRowError,
     DataError,
     Example,
     Pack,
+    Problem,
     block_mask,
+    checked,
     encode,
     is_packable,
+    rows_of,
     share_beginning,
     share_prompts,
     stop_ids,
@@ -158,11 +162,7 @@ def probe(
         (1 or 0 for each item's choice being right, nats a token of each right answer).
     """
     stops = stop_ids(tokenizer, model)
-    talks = [
-        [{"role": "user", "content": item.question}, {"role": "assistant", "content": choice}]
-        for item in items
-        for choice in item.choices
-    ]
+    talks = [_asked(item.question, choice) for item in items for choice in item.choices]
     examples = [encode(tokenizer, talk, stops=stops) for talk in talks]
     sums = iter(
         total / example.learned
@@ -178,20 +178,55 @@ def probe(
     return right, surprise
 
 
-def read_probe(path: Path) -> list[ProbeItem]:
-    """Read a probe: JSONL rows with question, choices and the right one's index.
+def read_probe(path: str | Path) -> list[ProbeItem]:
+    """Read a probe: rows with question, choices and the right one's index.
 
     Args:
-        path: the file.
+        path: a .jsonl, .json or .parquet file.
+
+    Returns:
+        The items, in file order.
+
+    Raises:
+        DataError: unreadable, empty, or with bad rows; it names every one of them.
     """
-    items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
+    path = Path(path).expanduser()
+    items: list[ProbeItem] = []
+    problems: list[Problem] = []
+    for number, row in rows_of(path, problems):
         try:
-            row = json.loads(line)
-            items.append(ProbeItem(row["question"], tuple(row["choices"]), row["answer"]))
-            items[-1].choices[items[-1].answer]
-        except (ValueError, KeyError, IndexError, TypeError) as problem:
-            raise DataError(f"{path}, row {number}: not a probe item ({problem!r}).") from problem
+            items.append(_probe_item(row))
+        except BadRowError as bad:
+            problems.append(Problem(path.name, number, str(bad)))
+    if problems:
+        total = len(items) + len(problems)
+        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
+    if not items:
+        raise DataError(f"{path} is empty: there are no rows in it.")
     return items
+
+
+def _probe_item(row: dict[str, Any]) -> ProbeItem:
+    question, choices, answer = (row.get(name) for name in ("question", "choices", "answer"))
+    if not isinstance(question, str):
+        raise BadRowError("'question' is missing or not text")
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(choice, str) for choice in choices)
+    ):
+        raise BadRowError("'choices' is not a list of at least two texts")
+    # JSON's true is no index, though Python's True is an int.
+    if type(answer) is not int or not 0 <= answer < len(choices):
+        raise BadRowError(
+            f"'answer' is {reprlib.repr(answer)}, but the right choice's index is from 0 to "
+            f"{len(choices) - 1}"
+        )
+    for choice in choices:
+        checked(_asked(question, choice))
+    return ProbeItem(question, tuple(choices), answer)
+
+
+def _asked(question: str, choice: str) -> list[dict[str, str]]:
+    """A question with one of its choices, as the model is asked how likely it is."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": choice}]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..data import Conversation, read
+from ..data import Conversation, read, rows_of
 from ..machine import exact_machine, release_memory
 from ..models import load, quiet
 from ..runs import TrainConfig, adapted_run, load_run, require_trained, trained_system
@@ -83,6 +83,8 @@ def export(
     questions: int = 32,
     shard_size: str = "2GB",
     report: Callable[[str], None] | None = None,
+    prompt_field: str | None = None,
+    completion_field: str | None = None,
 ) -> Exported:
     """Export a run, and keep the result only if it still is the model that was trained.
 
@@ -97,10 +99,16 @@ def export(
         questions: how many conversations the check takes.
         shard_size: of the merged safetensors.
         report: called with a line of text before each stage.
+        prompt_field, completion_field: the columns of question and answer in data; None takes
+            those that the run was trained on, where data has them.
+
+    Returns:
+        The folder, its files, and the parity report that they passed.
 
     Raises:
-        KitError: an unknown choice, no adapter or an empty one, an architecture that cannot be
-            written, a folder that is there already, or a step that fails the parity gate.
+        KitError: an unknown choice, conversations that cannot be read, no adapter or an empty one,
+            an architecture that cannot be written, a folder that is there already, or a step that
+            fails the parity gate.
     """
     folder, config = adapted_run(run)
     for value, known in ((to, TARGETS), (quant, QUANTS), (into, BASES)):
@@ -109,7 +117,7 @@ def export(
     job = _Job(folder, config, quant, into, shard_size, report or (lambda line: None))
     name = to if to == "merged" else f"{to}-{quant}"
     final = Path(output).expanduser() if output else folder / "export" / name
-    conversations = _held_out(data, config)
+    conversations = _held_out(data, config, (prompt_field, completion_field))
     with _built_beside(final) as scratch:
         check = _read_both(job, to, scratch, conversations, questions)
         writers = {"merged": _write_merged, "gguf": _write_gguf, "adapter-gguf": _write_both}
@@ -202,15 +210,23 @@ def _write_model(
     (path.parent / "Modelfile").write_text(text, "utf-8")
 
 
-def _held_out(data: str | Path | None, config: TrainConfig) -> list[Conversation]:
-    if data is not None:
-        return read(data)
-    if not Path(config.data).expanduser().exists():
+def _held_out(
+    data: str | Path | None, config: TrainConfig, columns: tuple[str | None, str | None]
+) -> list[Conversation]:
+    path = Path(data or config.data).expanduser()
+    if data is None and not path.exists():
         raise KitError(
             f"The training data {config.data} are not there to check the export with. Give "
             "held-out conversations: --data heldout.jsonl"
         )
-    return read(config.data, config.prompt_field, config.completion_field)
+    return read(path, *(columns if any(columns) else _trained_columns(path, config)))
+
+
+def _trained_columns(path: Path, config: TrainConfig) -> tuple[str | None, str | None]:
+    """The columns that the run was trained on, or none where the file has another form."""
+    trained = (config.prompt_field, config.completion_field)
+    fields = {field for _, row in rows_of(path, []) for field in row}
+    return trained if fields.issuperset(trained) else (None, None)
 
 
 @contextmanager

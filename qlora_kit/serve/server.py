@@ -5,8 +5,10 @@ or a test that wants to ask, measure, and stop it.
 """
 
 import contextlib
+import dataclasses
 import errno
 import ipaddress
+import json
 import os
 import re
 import signal
@@ -55,10 +57,34 @@ class Settings:
     verbose: bool = False
     parent: int = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.origins, str):  # would be taken for many pages of one letter
+            raise KitError(f"origins are several web pages: origins=({self.origins!r},).")
+
     @property
     def name(self) -> str:
         """What the model is called in requests: the file's name without .gguf."""
         return self.model.stem
+
+    def as_json(self) -> str:
+        """All settings as a text, the API key among them."""
+        return json.dumps(dataclasses.asdict(self), default=os.fspath)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Settings":
+        """The settings that were written as a text.
+
+        Args:
+            text: from `as_json`.
+
+        Returns:
+            Equal settings.
+        """
+        values = json.loads(text)
+        values["model"] = Path(values["model"])
+        values["adapters"] = {name: Path(path) for name, path in values["adapters"].items()}
+        values["origins"] = tuple(values["origins"])
+        return cls(**values)
 
 
 def check(settings: Settings) -> Header:
@@ -240,27 +266,37 @@ def running(
     Args:
         model: a GGUF file.
         adapters: name to GGUF LoRA file.
-        api_key: that requests must bring.
+        api_key: that requests must bring; None takes the environment's QLORA_KIT_API_KEY, if any.
         wait: seconds that it may take to load.
-        options: others of `Settings`; the port is a free one when it is not given.
+        options: others of `Settings`; by itself the port is a free one, and this process is the
+            parent.
+
+    Yields:
+        The server.
 
     Raises:
-        KitError: it did not start; with what it said.
+        KitError: an option that is no setting, or it did not start; with what it said.
     """
-    command = [sys.executable, "-m", "qlora_kit.cli", "serve", str(model)]
-    for name, path in (adapters or {}).items():
-        command += ["--lora", f"{name}={path}"]
-    for name, value in {"port": 0, "parent": os.getpid(), **options}.items():
-        if value is True:
-            command.append(f"--{name}")
-        elif value is not False:
-            command += [f"--{name}", str(value)]
-    environment = {**os.environ, **({KEY_VARIABLE: api_key} if api_key is not None else {})}
-    handle, name = tempfile.mkstemp(prefix="qlora-kit-serve-", suffix=".log")
-    with os.fdopen(handle, "wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+    known = [setting.name for setting in dataclasses.fields(Settings)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise KitError(
+            f"A server has no setting {', '.join(unknown)}; there are {', '.join(known)}."
         )
+    if api_key is None:
+        api_key = os.environ.get(KEY_VARIABLE) or None
+    settings = Settings(
+        Path(model),
+        {name: Path(path) for name, path in (adapters or {}).items()},
+        api_key=api_key,
+        **{"port": 0, "parent": os.getpid(), **options},
+    )
+    command = [sys.executable, "-m", "qlora_kit.serve"]
+    handle, name = tempfile.mkstemp(prefix="qlora-kit-serve-", suffix=".log")
+    # The settings go through a file without a name, so that nobody else can read the key.
+    with tempfile.TemporaryFile() as sent, os.fdopen(handle, "wb") as output:
+        sent.write(settings.as_json().encode())
+        sent.seek(0)
+        process = subprocess.Popen(command, stdin=sent, stdout=output, stderr=output)
     try:
         yield Server(_ready(process, Path(name), wait), process.pid, Path(name))
     finally:

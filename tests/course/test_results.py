@@ -1,6 +1,8 @@
 """A room side by side: who measured what, also when one file is damaged or one stopped early."""
 
+import errno
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -106,6 +108,33 @@ def test_saved_notebooks_become_a_students_file(tmp_path):
     assert run.notebooks["01_a"].claims == (Claim("a", True, {"n": 2}),)
     assert run.notebooks["01_a"].metrics == (Metric("m", 0.5, ""),)
     assert json.loads(path.read_text())["profile"] == "by hand"
+
+
+def test_sharing_into_a_run_of_the_course_leaves_that_run(room, tmp_path):
+    nbformat.write(lesson(CLAIM), tmp_path / "01_a.ipynb")
+    before = (room / "bob/metrics.json").read_bytes()
+    assert share_results("ann", tmp_path, room / "bob") == room / "bob/ann.json"
+    assert (room / "bob/metrics.json").read_bytes() == before
+    assert sorted(path.name for path in (room / "bob").iterdir()) == ["ann.json", "metrics.json"]
+    for name in ("metrics", "Metrics"):  # one file where names have no case
+        with pytest.raises(KitError, match="take another name"):
+            share_results(name, tmp_path, room / "bob")
+    assert (room / "bob/metrics.json").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    nbformat.write(lesson(CLAIM), tmp_path / "01_a.ipynb")
+    path = share_results("ann", tmp_path, tmp_path)
+    before = path.read_bytes()
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(KitError, match=r"cannot be written: No space left.*--out"):
+        share_results("ann", tmp_path, tmp_path)
+    assert path.read_bytes() == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["01_a.ipynb", "ann.json"]
 
 
 def test_who_ran_nothing_is_told_how(tmp_path):

@@ -1,5 +1,6 @@
 """Likelihoods are those of one forward pass, in windows and of answers that share a prompt."""
 
+import json
 import math
 
 import pytest
@@ -70,6 +71,50 @@ def test_a_probe_may_hold_any_separator_within_a_line(tmp_path):
     path = tmp_path / "probe.jsonl"
     path.write_text('{"question": "a\u2028b?", "choices": ["c", "d"], "answer": 1}\n\n')
     assert read_probe(path) == [ProbeItem("a\u2028b?", ("c", "d"), 1)]
+
+
+ITEM = {"question": "a?", "choices": ["b", "c"], "answer": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"answer": -1}, "'answer' is -1, but the right choice's index is from 0 to 1"),
+        ({"answer": 2}, "'answer' is 2, but"),
+        ({"answer": True}, "'answer' is True, but"),
+        ({"answer": 1.0}, "'answer' is 1.0, but"),
+        ({"answer": "c"}, "'answer' is 'c', but"),
+        ({"answer": None}, "'answer' is None, but"),
+        ({"choices": "ab"}, "'choices' is not a list of at least two texts"),
+        ({"choices": ["b"], "answer": 0}, "'choices' is not a list of at least two texts"),
+        ({"choices": ["b", 2]}, "'choices' is not a list of at least two texts"),
+        ({"choices": None}, "'choices' is not a list of at least two texts"),
+        ({"choices": ["b", " "]}, "turn 2 (assistant): empty"),
+        ({"question": None}, "'question' is missing or not text"),
+        ({"question": ["a?"]}, "'question' is missing or not text"),
+        ({"question": ""}, "turn 1 (user): empty"),
+        ({"question": "\ud83d"}, "turn 1 (user): half an emoji"),
+    ],
+)
+def test_each_bad_item_of_a_probe_is_named_with_its_row(tmp_path, change, reason):
+    path = tmp_path / "probe.jsonl"
+    lines = [json.dumps(ITEM), json.dumps(ITEM | change), "", json.dumps(ITEM | change), "{"]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        read_probe(path)
+    assert "3 of 4 rows cannot be used" in str(caught.value)
+    assert [problem.row for problem in caught.value.problems] == [2, 4, 5]
+    assert f"probe.jsonl, row 2: {reason}" in str(caught.value)
+
+
+def test_a_probe_that_is_not_there_or_empty_is_one_message(tmp_path):
+    with pytest.raises(DataError, match="There is no file"):
+        read_probe(tmp_path / "absent.jsonl")
+    with pytest.raises(DataError, match="is a folder"):
+        read_probe(tmp_path)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="is empty"):
+        read_probe(tmp_path / "empty.jsonl")
 
 
 def talk(question, answer):

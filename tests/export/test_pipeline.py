@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -142,6 +143,55 @@ def test_without_any_conversations_the_way_out_is_told(tiny_run, tmp_path):
     config = yaml.safe_load((folder / "config.yaml").read_text()) | {"data": "gone.jsonl"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert "--data heldout.jsonl" in fails(folder, None, tmp_path)
+
+
+@pytest.fixture
+def columns_run(tiny_run, tmp_path):
+    """The run, as if its training rows had had the columns `question` and `answer`."""
+    folder = tmp_path / "columns"
+    shutil.copytree(tiny_run, folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config |= {"prompt_field": "question", "completion_field": "answer"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def held_out(rows, path, prompt, completion):
+    """The conversations of `rows` in other columns, beside one more that tells nothing."""
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    renamed = [{prompt: row["prompt"], completion: row["completion"], "n": 1} for row in lines]
+    path.write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    return path
+
+
+def test_held_out_rows_have_the_columns_that_the_run_was_trained_on(columns_run, rows, tmp_path):
+    data = held_out(rows, tmp_path / "held.jsonl", "question", "answer")
+    done = pipeline.export(columns_run, "merged", data=data, output=tmp_path / "a", questions=2)
+    assert done.parity.questions == 2
+    # Rows of a form that tells itself need no columns, whatever the run was trained on.
+    done = pipeline.export(columns_run, "merged", data=rows, output=tmp_path / "b", questions=2)
+    assert done.parity.questions == 2
+
+
+def test_other_columns_are_named_with_the_options_that_the_error_advises(
+    columns_run, rows, tmp_path
+):
+    data = held_out(rows, tmp_path / "held.jsonl", "frage", "antwort")
+    output = tmp_path / "out"
+    arguments = ("export", columns_run, "--to", "merged", "--data", data, "--output", output)
+    refused = kit(*arguments)
+    assert refused.returncode == 1
+    assert "Found: frage, antwort, n." in refused.stderr
+    advised = re.findall(r"--[a-z-]+", refused.stderr)
+    assert advised == ["--prompt-field", "--completion-field"]
+    columns = (advised[0], "frage", advised[1], "antwort")
+    done = kit(*arguments, *columns, "--questions", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parity"]["questions"] == 2
+
+
+def test_one_column_alone_is_refused(columns_run, rows, tmp_path):
+    assert "neither" in fails(columns_run, rows, tmp_path, prompt_field="prompt")
 
 
 def test_the_command_line_exports_and_fails_in_one_message(tiny_run, rows, tmp_path):

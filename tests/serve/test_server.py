@@ -1,5 +1,6 @@
 """The server as OpenAI's own client meets it: answers, adapters, refusals, and a clean end."""
 
+import dataclasses
 import http.client
 import json
 import os
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import openai
 import psutil
@@ -15,7 +17,7 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.models import bundled_gguf
-from qlora_kit.serve import client, is_sealed, measure_load, peers
+from qlora_kit.serve import Settings, client, is_sealed, measure_load, peers
 from qlora_kit.serve import server as server_file
 from tests.tools.gguf_files import write_adapter, write_model
 
@@ -37,7 +39,7 @@ def adapters(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(base, adapters):
-    options = {"parallel": 2, "context": 2048, "origin": "http://app.test"}
+    options = {"parallel": 2, "context": 2048, "origins": ("http://app.test",)}
     with server_file.running(base, adapters, api_key=KEY, **options) as started:
         yield started
 
@@ -170,6 +172,12 @@ def test_only_health_needs_no_key_and_only_named_pages_may_ask(server):
     assert "Access-Control-Allow-Origin" not in call(server, "GET", "/v1/models")[2]
 
 
+def test_the_key_stands_neither_in_the_command_nor_in_the_environment(server):
+    process = psutil.Process(server.pid)
+    assert KEY not in process.cmdline()
+    assert KEY not in process.environ().values()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     line = 'qlora_kit:requests_total{model="keeper",outcome="hung_up"}'
@@ -237,6 +245,75 @@ def test_chat_talks_to_a_server(server, base):
     assert f"no model 'poem'; there are: {base.stem}, keeper" in chat("--model", "poem").stderr
     environment.pop(server_file.KEY_VARIABLE)
     assert "401" in chat("--prompt", "a").stderr
+
+
+# Says what it was asked to serve, and serves nothing until it is stopped.
+ECHO = """
+import runpy
+import signal
+from qlora_kit.serve import server
+
+def echo(settings):
+    print(repr(settings), "\\nServing nothing at http://nowhere", flush=True)
+    signal.pause()
+
+server.run = echo
+runpy.run_module("qlora_kit.serve", run_name="__main__")
+"""
+OTHER_SETTINGS = {  # each another than by default
+    "model": Path("a model.gguf"),
+    "adapters": {"poet": Path("poet.gguf")},
+    "host": "::1",
+    "port": 8081,
+    "api_key": KEY,
+    "origins": ("http://a.test", "http://b.test"),
+    "parallel": 3,
+    "context": 512,
+    "threads": 2,
+    "offline": True,
+    "verbose": True,
+    "parent": 7,
+}
+
+
+def settings_that_arrive(monkeypatch, **options):
+    """The settings, as text, that the process of `running` would serve with."""
+    start = subprocess.Popen
+
+    def start_echo(command, **pipes):
+        assert command[0] == sys.executable
+        return start([sys.executable, "-c", ECHO], **pipes)
+
+    monkeypatch.setattr(subprocess, "Popen", start_echo)
+    with server_file.running(**options) as started:
+        return started.log.read_text().splitlines()[0].strip()
+
+
+def test_every_setting_reaches_the_server(monkeypatch):
+    assert OTHER_SETTINGS.keys() == {field.name for field in dataclasses.fields(Settings)}
+    for field in dataclasses.fields(Settings):
+        assert OTHER_SETTINGS[field.name] != field.default
+    arrived = settings_that_arrive(monkeypatch, **OTHER_SETTINGS)
+    assert arrived == repr(Settings(**OTHER_SETTINGS))
+
+
+def test_by_itself_it_takes_a_free_port_and_the_key_of_the_environment(monkeypatch):
+    monkeypatch.setenv(server_file.KEY_VARIABLE, KEY)
+    arrived = settings_that_arrive(monkeypatch, model="model.gguf")
+    expected = Settings(Path("model.gguf"), port=0, api_key=KEY, parent=os.getpid())
+    assert arrived == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"origin": "http://a.test"}, "no setting origin; there are model, .*origins"),
+        ({"origins": "http://a.test"}, r"origins=\('http://a.test',\)"),
+    ],
+)
+def test_an_option_that_no_server_has_is_refused(options, said):
+    with pytest.raises(KitError, match=said), server_file.running("model.gguf", **options):
+        pass
 
 
 def gone(process):

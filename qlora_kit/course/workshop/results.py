@@ -36,13 +36,17 @@ def share_results(name: str, notebooks: Path, out: Path) -> Path:
         The file.
 
     Raises:
-        KitError: a name that no file can have, or no notebook that was run.
+        KitError: a name that no file can have, no notebook that was run, or a file that cannot be
+            written.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise KitError(f"{name!r} is no name for a file: take letters, digits, - and _.")
+    path = out / f"{name}.json"
+    if path.name.lower() == FILE:
+        raise KitError(f"{FILE} is a whole run of the course; take another name than {name!r}.")
     results = {}
-    for path in find_notebooks(notebooks):
-        notebook = read_notebook(path)
+    for lesson in find_notebooks(notebooks):
+        notebook = read_notebook(lesson)
         code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
         done = sum(cell.execution_count is not None for cell in code)
         if not done:
@@ -51,15 +55,19 @@ def share_results(name: str, notebooks: Path, out: Path) -> Path:
         status = "passed" if done == len(code) and all(c.held for c in claims) else "failed"
         message = "" if done == len(code) else f"{done} of {len(code)} cells were run"
         metrics = tuple(read_metrics(notebook))
-        results[path.stem] = NotebookResult(status, message, 0.0, 0.0, "", claims, metrics)
+        results[lesson.stem] = NotebookResult(status, message, 0.0, 0.0, "", claims, metrics)
     if not results:
         raise KitError(
             f"No notebook in {notebooks} was run and saved. In JupyterLab: Run > Run All Cells, "
             "then File > Save."
         )
     run = CourseRun(BY_HAND, course_versions(), machine_line(), results)
-    write_run(run, out)
-    return (out / FILE).replace(out / f"{name}.json")
+    try:
+        write_run(run, out, path.name)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise KitError(f"{path} cannot be written: {reason}. Give another --out.") from problem
+    return path
 
 
 def read_room(paths: Sequence[Path]) -> tuple[dict[str, CourseRun], list[str]]:
