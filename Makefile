@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 RUN ?= runs/course-laptop
 TESTS_AT_ONCE ?= 2
+ROOM ?=
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
@@ -10,11 +11,12 @@ READY = $(VENV)/.ready
 export GOMP_SPINCOUNT ?= 1000
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup demo test lint lab course site browser bench bench-serve soak room rehearse clean
+.PHONY: help setup demo test quick lint lab course site browser bench bench-serve soak room rehearse clean
 
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
 	@echo "make test   lint, types and all tests"
+	@echo "make quick  the tests of three minutes, of all rooms or of one (ROOM=data)"
 	@echo "make lab    open the course in JupyterLab"
 	@echo "make course run all lessons as readers do, with a report"
 	@echo "make site   a static web site of a course run (RUN=folder)"
@@ -48,6 +50,11 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(TESTS_AT_ONCE) --dist worksteal
+
+# Without the lessons and what is marked slow: for who changes one room.
+quick: $(READY)
+	$(BIN)/python -m pytest tests/$(ROOM) --ignore tests/test_notebooks.py -m "not browser and not slow" \
+		--numprocesses $(TESTS_AT_ONCE) --dist worksteal
 
 lab: $(READY)
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

@@ -35,7 +35,8 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
         tokens_per_second is training's.
 
     Raises:
-        KitError: a folder that holds something else, or cannot be written to.
+        KitError: a folder that holds something else, or cannot be written to; or Ctrl-C in its
+            training.
     """
     began = time.perf_counter()
     folder = output.expanduser()
@@ -51,6 +52,8 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
         f"   {run.steps} steps, {run.tokens:,} tokens in {run.seconds:.0f} s "
         f"({run.tokens_per_second:.0f} tokens a second), final loss {run.loss:.2f}"
     )
+    if run.status == "interrupted":
+        raise KitError("The demo was stopped before its end; the same command begins it anew.")
     console.print("[bold]2. Base against tuned[/bold] on questions that were not trained on")
     model, tokenizer = load_run(run.path)
     board = evaluate(

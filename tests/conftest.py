@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from qlora_kit.machine import usable_cores
 from tests.helpers import CHATML
@@ -27,9 +28,27 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith("tests/test_notebooks.py"))
 
 
+def made_once(tmp_path_factory, name, make):
+    """A folder that one test process makes for all of them; tests copy what they change."""
+    home = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        home = home.parent  # each process has a folder of its own in it
+    folder, done = home / name, home / f"{name}.done"
+    with FileLock(home / f"{name}.lock"):
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder with a random Llama of 64 hidden units and a byte-level tokenizer."""
+    return made_once(tmp_path_factory, "tiny", _make_tiny)
+
+
+def _make_tiny(folder):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -56,10 +75,8 @@ def tiny(tmp_path_factory) -> Path:
             initializer_range=0.2,  # with 0.02 the frozen head could not tell tokens apart
         )
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -72,14 +89,16 @@ def tokenizer(tiny):
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory) -> Path:
     """Twenty-four short conversations in a file."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     colors = ["red", "green", "blue", "amber", "violet", "white"]
     lines = [
         {"prompt": f"What color is light number {n}?", "completion": f"It is {colors[n % 6]}."}
         for n in range(24)
     ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    folder = made_once(
+        tmp_path_factory, "rows", lambda folder: (folder / "rows.jsonl").write_text(text)
+    )
+    return folder / "rows.jsonl"
 
 
 @pytest.fixture(scope="session")
@@ -88,11 +107,12 @@ def tiny_run(tiny, rows, tmp_path_factory) -> Path:
     from qlora_kit.runs import TrainConfig
     from qlora_kit.train import fine_tune
 
-    folder = tmp_path_factory.mktemp("tiny_run") / "lights"
-    config = TrainConfig(data=str(rows), output=str(folder), model=str(tiny), epochs=24,
-                         learning_rate=5e-3, rank=8)  # fmt: skip
-    fine_tune(config, progress=False)
-    return folder
+    def make(folder):
+        config = TrainConfig(data=str(rows), output=str(folder / "lights"), model=str(tiny),
+                             epochs=24, learning_rate=5e-3, rank=8)  # fmt: skip
+        fine_tune(config, progress=False)
+
+    return made_once(tmp_path_factory, "tiny_run", make) / "lights"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from .chat import encode as encode
 from .chat import encode_prompt as encode_prompt
 from .chat import render as render
 from .chat import show as show
-from .chat import stop_ids as stop_ids
 from .collate import MicroBatchCollator as MicroBatchCollator
 from .collate import cut as cut
 from .conversations import BadRowError as BadRowError
@@ -30,4 +29,5 @@ from .rows import DataError as DataError
 from .rows import Problem as Problem
 from .rows import rows_of as rows_of
 from .rows import write_jsonl as write_jsonl
+from .stop_tokens import stop_ids as stop_ids
 from .text import spaced_words as spaced_words

@@ -1,4 +1,4 @@
-"""From a conversation to tokens: the chat template, the loss mask, the stop token."""
+"""From a conversation to tokens: the chat template and the loss mask."""
 
 import html
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import KitError
+from .stop_tokens import require_stop, stop_ids
 
 IGNORED = -100  # the label of a token that has no part in the loss
 Messages = Sequence[dict[str, str]]
@@ -106,30 +107,6 @@ def render(tokenizer: Any, messages: Messages, answer_next: bool = False) -> str
         raise KitError(f"The chat template refuses this conversation: {problem}") from problem
 
 
-def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
-    """The token ids that end a turn.
-
-    Args:
-        tokenizer: its end-of-sequence token counts.
-        model: when given, the end tokens of its generation config count too.
-    """
-    ids = {tokenizer.eos_token_id}
-    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids.update(more if isinstance(more, list) else [more])
-    return {token for token in ids if token is not None}
-
-
-def turn_marks(tokenizer: Any) -> tuple[str, ...]:
-    """The special tokens that begin and end turns; as text in a message they would do so too.
-
-    Args:
-        tokenizer: with a chat template.
-    """
-    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token)
-    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    return tuple(t for t in special if t in named or t in str(tokenizer.chat_template))
-
-
 def encode(
     tokenizer: Any,
     messages: Messages,
@@ -163,13 +140,7 @@ def encode(
             continue
         start, end = _turn_span(tokenizer, messages, index, text)
         inside = [i for i, (first, last) in enumerate(offsets) if first >= start and last <= end]
-        if not inside or ids[inside[-1]] not in (stops or stop_ids(tokenizer)):
-            closing = tokenizer.decode(ids[inside[-1] : inside[-1] + 1]) if inside else ""
-            raise KitError(
-                f"The chat template closes the assistant's turn with {closing!r}, not with the "
-                f"stop token {tokenizer.eos_token!r}; a model trained on it would never stop. "
-                "Set the tokenizer's eos_token to the template's end-of-turn token."
-            )
+        require_stop(tokenizer, [ids[i] for i in inside], stops or stop_ids(tokenizer))
         for i in inside:
             labels[i] = ids[i]
     if IGNORED not in labels:

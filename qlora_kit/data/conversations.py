@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import KitError
-from .chat import Example, encode, turn_marks
+from .chat import Example, encode
 from .rows import DataError, Problem, rows_of
+from .stop_tokens import turn_marks
 
 Made = TypeVar("Made")
 ROLES = ("system", "user", "assistant")

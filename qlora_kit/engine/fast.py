@@ -8,7 +8,8 @@ import torch
 
 from ..machine import Machine, detect, main_memory
 from .adapted_linear import dense_cache
-from .limits import RESERVE_BYTES
+
+RESERVE_BYTES = 1_500_000_000  # left for activations when the dequantized weights are cached
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import torch
 
 from ..machine import main_memory
 from .adapted_linear import is_plain
+from .fast import RESERVE_BYTES
 from .fused import LAYERS, linears_of, norm, rotate
-from .limits import RESERVE_BYTES
 
 _FEW_ROWS = 64  # up to here MKL takes up to twice as long for x W^T as for W x^T
 

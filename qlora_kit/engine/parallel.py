@@ -10,17 +10,29 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..machine import settle_functions
-from .limits import WORKERS
+
+if TYPE_CHECKING:
+    import torch
+
+WORKERS = 2  # each holds a micro-batch's activations, so that the budget is split among them
+
+
+def workers() -> int:
+    """How many micro-batches run side by side here: one where torch has a single thread.
+
+    The planner asks, too, and it has loaded torch only where there is a machine to look at.
+    """
+    import torch
+
+    return WORKERS if torch.get_num_threads() >= WORKERS else 1
 
 
 def accumulate(
-    parameters: Sequence[torch.nn.Parameter],
-    loss_of: Callable[[Any], torch.Tensor],
+    parameters: "Sequence[torch.nn.Parameter]",
+    loss_of: "Callable[[Any], torch.Tensor]",
     batches: Sequence[Any],
 ) -> float:
     """Add the gradients of all micro-batches to `grad`, in their order, and sum their losses.
@@ -32,6 +44,8 @@ def accumulate(
         loss_of: a micro-batch's loss; must draw no random numbers.
         batches: the micro-batches, the largest first.
     """
+    import torch
+
     threads = torch.get_num_threads()
 
     def work(batch: Any) -> tuple[float, tuple[torch.Tensor, ...]]:

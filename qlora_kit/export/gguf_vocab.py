@@ -35,7 +35,7 @@ def add_tokenizer(writer: Any, tokenizer: Any, size: int, stops: set[int]) -> No
         writer: a `gguf.GGUFWriter`.
         tokenizer: a fast tokenizer.
         size: rows of the embedding; ids beyond the tokenizer's own become unused tokens.
-        stops: ids that end a turn, from `chat.stop_ids`.
+        stops: ids that end a turn, from `data.stop_ids`.
 
     Raises:
         KitError: a kind of tokenizer that is not known to be the same in llama.cpp.

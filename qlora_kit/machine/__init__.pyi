@@ -8,6 +8,7 @@ from .cache import cache_home as cache_home
 from .checks import Check as Check
 from .checks import doctor as doctor
 from .checks import doctor_report as doctor_report
+from .colab import renew_pyarrow as renew_pyarrow
 from .files import digest as digest
 from .files import flush as flush
 from .files import flush_all as flush_all

@@ -146,7 +146,7 @@ def run(settings: Settings) -> None:
     try:
         from aiohttp import web
 
-        from . import proxy
+        from . import routes
     except ImportError as problem:
         raise KitError(_missing("aiohttp")) from problem
     with (
@@ -160,8 +160,8 @@ def run(settings: Settings) -> None:
 
             seal()
         names = tuple(settings.adapters)
-        app = proxy.build(
-            proxy.Front(upstream, settings.name, names, settings.api_key, settings.origins)
+        app = routes.build(
+            routes.Front(upstream, settings.name, names, settings.api_key, settings.origins)
         )
         if settings.parent:
             threading.Thread(target=_outlive, args=(settings.parent,), daemon=True).start()
@@ -193,7 +193,7 @@ def _load(settings: Settings, base: Header, upstream: Path) -> Any:
         import xllamacpp
     except ImportError as problem:
         raise KitError(_missing("xllamacpp")) from problem
-    from .proxy import ROOM
+    from .routes import ROOM
 
     share_freed_memory()
     context = min(settings.context, base.context or settings.context)

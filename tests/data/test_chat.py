@@ -4,7 +4,7 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.data import IGNORED, encode, encode_prompt, render, show, stop_ids
-from qlora_kit.data.chat import turn_marks
+from qlora_kit.data.stop_tokens import turn_marks
 
 
 def turn(role, content):

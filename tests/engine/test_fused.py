@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qlora_kit.data import IGNORED, block_mask
-from qlora_kit.engine import completion_loss, fused_layers, limits, loss
+from qlora_kit.engine import completion_loss, fused_layers, loss, parallel
 from qlora_kit.engine.adapted_linear import dense_cache
 from qlora_kit.engine.fused import AttentionInputs, GatedMLP, rotate
 from qlora_kit.from_scratch import saved_for_backward
@@ -151,7 +151,7 @@ def test_without_cached_weights_nothing_changes(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
-    assert (Settings().workers, HEAD_ROWS) == (limits.WORKERS, loss._LOGIT_ROWS)
+    assert (Settings().workers, HEAD_ROWS) == (parallel.WORKERS, loss._LOGIT_ROWS)
     saved = []
     for layers in (2, 1):
         model = adapted(tiny)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qlora_kit.engine import accumulate, parallel
-from qlora_kit.engine.limits import WORKERS
+from qlora_kit.engine.parallel import WORKERS
 from qlora_kit.machine import threads as threads_file
 
 

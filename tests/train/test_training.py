@@ -12,7 +12,7 @@ import torch
 
 from qlora_kit import KitError
 from qlora_kit.data import IGNORED, MicroBatchCollator, read
-from qlora_kit.engine import completion_loss, limits
+from qlora_kit.engine import completion_loss, parallel
 from qlora_kit.evaluate import evaluate
 from qlora_kit.machine import Machine
 from qlora_kit.models import load
@@ -27,7 +27,7 @@ CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 def two_workers():
     """Train as people do, micro-batches side by side, also where a test process has one core."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(limits.WORKERS)
+    torch.set_num_threads(parallel.WORKERS)
     yield
     torch.set_num_threads(threads)
 
