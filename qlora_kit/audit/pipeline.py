@@ -12,6 +12,7 @@ from ..data import DataError, Problem
 from .answers import answer_findings
 from .duplicates import duplicate_findings
 from .findings import KINDS, REPEATS, Audit, Finding, Row, read_rows
+from .label_skew import label_findings
 from .outliers import outlier_findings
 from .personal_data import find_personal_data, mask_personal_data
 from .similarity import split_words
@@ -75,7 +76,8 @@ def audit(
     findings = [*duplicate_findings(rows, held_out), *answer_findings(rows), *_personal_data(rows)]
     findings += _unsafe(rows, never)
     empty = {row for each in findings if each.kind == "empty_answer" for row in each.rows}
-    findings += outlier_findings([row for row in rows if row.number not in empty])
+    answered = [row for row in rows if row.number not in empty]
+    findings += [*outlier_findings(answered), *label_findings(answered)]
     order = list(KINDS)
     findings.sort(key=lambda finding: (order.index(finding.kind), finding.rows))
     return Audit(data, len(rows), tuple(findings), test, len(held_out))
