@@ -10,8 +10,3 @@ __version__ = "0.1.0"
 
 class KitError(Exception):
     """What went wrong, where, and what to do about it: shown to people without a traceback."""
-
-
-from .machine import renew_pyarrow  # noqa: E402 (the room knows KitError)
-
-renew_pyarrow()

@@ -19,6 +19,7 @@ from ..machine import (
     keep_freed_memory,
     peak_rss_gb,
     release_memory,
+    renew_pyarrow,
     trim_memory,
     versions,
     write_text,
@@ -156,6 +157,7 @@ def build_trainer(
         folder: the run folder.
         progress: show a live bar.
     """
+    renew_pyarrow()  # before what follows imports it
     from datasets import Dataset
     from transformers import set_seed
 

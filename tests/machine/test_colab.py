@@ -12,7 +12,8 @@ pathlib.Path(pyarrow.part.__file__).write_text("release = '2'")
 told = pathlib.Path(pyarrow.__file__).parents[1] / "pyarrow-2.dist-info"
 told.mkdir()
 (told / "METADATA").write_text("Name: pyarrow\\nVersion: 2")
-import qlora_kit
+from qlora_kit.machine import renew_pyarrow
+renew_pyarrow()
 import pyarrow.part
 assert pyarrow.__version__ == pyarrow.part.release == "2", pyarrow.__version__
 """
