@@ -184,7 +184,7 @@ def test_the_report_is_self_contained_and_escaped(ran):
         "ValueError: &lt;b&gt;no&lt;/b&gt; &amp; never",
         "DOES NOT HOLD",
         "<td>28.4 nats a token</td><td>20 ± 1 nats a token</td><td>OUT OF BAND</td>",
-        "time: not judged",
+        "the machine decides: not judged",
         f"<img alt='A &lt;dot&gt;' src='data:image/png;base64,{PIXEL}'>",
     ):
         assert shown in page
