@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 WATCHED = """
 import sys
 
@@ -39,6 +41,7 @@ print("nobody was called")
 """
 
 
+@pytest.mark.slow
 def test_train_eval_and_export_call_nobody(tiny, tiny_run, rows, tmp_path):
     stranger = tmp_path / "stranger"  # PEFT would ask the Hub for the base that its file names
     shutil.copytree(tiny_run, stranger)

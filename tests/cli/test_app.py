@@ -78,6 +78,7 @@ def test_documents_become_training_and_test_rows(tmp_path):
     assert len({row["document"] for row in rows}) == 1
 
 
+@pytest.mark.slow
 def test_tasks_of_ones_own_run_offline(run, tmp_path):
     from qlora_kit.evaluate import ProbeItem, write_task
 
@@ -92,6 +93,7 @@ def test_tasks_of_ones_own_run_offline(run, tmp_path):
     assert "No task ligths" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_chat_answers_once_or_in_turns(run):
     folder, _, _ = run
     told = json.loads(kit("chat", folder, "--prompt", "Light 3? 🙂", "--json").stdout)

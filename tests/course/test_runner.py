@@ -218,6 +218,7 @@ def test_a_passed_notebook_is_kept_until_something_changes(tmp_path):
     assert len(run_course([], "smoke", out, books).notebooks["01_a"].claims) == 2
 
 
+@pytest.mark.slow
 def test_after_an_interruption_the_same_command_goes_on(tmp_path):
     wait = (
         "import time\nfrom pathlib import Path\nPath('begun').touch()\n"

@@ -69,6 +69,7 @@ def test_fewer_questions_when_asked(loaded, tmp_path):
     assert score.value in (0, 1)
 
 
+@pytest.mark.slow
 def test_a_group_of_your_own_tasks(loaded, tmp_path):
     for name in ("first", "second"):
         write_task(ITEMS, tmp_path, name)
@@ -77,6 +78,7 @@ def test_a_group_of_your_own_tasks(loaded, tmp_path):
     assert {"first", "second"} <= {score.task for score in found}
 
 
+@pytest.mark.slow
 def test_errors_name_the_way_out(loaded, tmp_path, monkeypatch):
     with pytest.raises(KitError, match="No task absent"):
         run_tasks(*loaded, ["absent"], tmp_path)

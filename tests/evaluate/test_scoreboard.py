@@ -106,6 +106,7 @@ def test_english_is_scored_as_by_rouge_and_squad():
         assert RougeWords().tokenize(row.answer) == tokenize(row.answer, None)
 
 
+@pytest.mark.slow
 def test_batched_answers_equal_those_of_each_prompt_alone(real):
     """Right padding, a wrong mask or wrong positions all show up here."""
     model, tokenizer = real

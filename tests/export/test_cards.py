@@ -6,7 +6,7 @@ import yaml
 
 from qlora_kit.export import Parity, model_card, modelfile
 from qlora_kit.runs import load_config
-from tests.export.test_parity import CLOSE, step
+from tests.export.comparisons import CLOSE, step
 
 PARITY = Parity(8, 0.5, (step(CLOSE),))
 

@@ -63,6 +63,7 @@ def test_an_adapter_goes_with_the_base_that_it_fits(tiny_run, rows, tmp_path):
     assert "ADAPTER ./adapter.gguf" in (tmp_path / "a/Modelfile").read_text()
 
 
+@pytest.mark.slow
 def test_into_the_original_weights_within_a_wider_bound(tiny, rows, tmp_path):
     """On rows learned by heart: elsewhere 4 bits of so small a model decide between two colors."""
     few = tmp_path / "few.jsonl"
@@ -88,6 +89,7 @@ def fails(run, rows, tmp_path, to="gguf", **extra):
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_gate_stops_rows_in_the_wrong_order(tiny_run, rows, tmp_path, monkeypatch):
     monkeypatch.setitem(gguf_writer._ARCHITECTURES, "llama", ("llama", False))
     assert "GGUF, f16: " in fails(tiny_run, rows, tmp_path)

@@ -199,6 +199,7 @@ def with_an_unknown_function(config):
     config["hidden_act"] = "none such"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [without_quantization, of_another_width, of_another_kind, with_an_unknown_function],

@@ -72,6 +72,7 @@ def test_the_models_are_the_base_and_its_adapters(ai, base):
     assert [row.id for row in ai.models.list()] == [base.stem, "keeper", "poet"]
 
 
+@pytest.mark.slow
 def test_each_request_chooses_its_adapter_and_none_answers_for_another(ai, base):
     names = [base.stem, "keeper", "poet"]
     first = {name: text(ai, name) for name in names}
@@ -80,6 +81,7 @@ def test_each_request_chooses_its_adapter_and_none_answers_for_another(ai, base)
         assert text(ai, name) == first[name]
 
 
+@pytest.mark.slow
 def test_adapters_do_not_mix_in_parallel(server, base):
     names = [base.stem, "keeper", "poet"]
     alone = {client.ask(server.url, MOON, name, 12, KEY).text for name in names}
@@ -178,6 +180,7 @@ def test_the_key_stands_neither_in_the_command_nor_in_the_environment(server):
     assert KEY not in process.environ().values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     line = 'qlora_kit:requests_total{model="keeper",outcome="hung_up"}'
@@ -230,6 +233,7 @@ def test_the_prompt_is_the_one_that_training_saw(server):
         assert client.prompt_ids(server.url, told, KEY) == encode_prompt(tokenizer, messages)
 
 
+@pytest.mark.slow
 def test_chat_talks_to_a_server(server, base):
     command = [sys.executable, "-m", "qlora_kit.cli", "chat", server.url, "--max-new-tokens", "8"]
     environment = {**os.environ, server_file.KEY_VARIABLE: KEY}
@@ -325,6 +329,7 @@ def gone(process):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_server_is_gone_and_leaves_nothing(base, stop, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))

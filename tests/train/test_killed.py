@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_20_kills_in_four_kinds_of_runs_change_nothing(tiny, rows, tmp_path):
     """Three at any time and two between the system calls of saves, in each kind of run."""
     command = [sys.executable, "-m", "tests.tools.killing", str(tiny), str(rows), str(tmp_path),
@@ -29,6 +30,7 @@ def test_20_kills_in_four_kinds_of_runs_change_nothing(tiny, rows, tmp_path):
     assert all(line["ended"] and line["same"] for line in report), report
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_the_command_itself_goes_on_after_a_kill(tiny, rows, tmp_path):
     """Two deaths of a whole process, threads and all, at random steps of eight."""

@@ -90,6 +90,7 @@ def test_the_loss_equals_transformers_own_over_all_logits(tiny):
     assert got == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.equality
 def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
     """No micro-batches, no cache, no fused adapter, all logits: the same losses."""
@@ -149,6 +150,7 @@ def test_a_run_leaves_what_people_need(tiny, rows, tmp_path):
             "loss.png", "run.json"} <= {path.name for path in run.path.iterdir()}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.equality
 def test_a_process_without_the_kit_loads_the_adapter(tiny, rows, tmp_path):
     run = fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
@@ -166,6 +168,7 @@ print("loaded")
     assert done.stdout.strip() == "loaded", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{"packing": True}, {"group_by_length": True}])
 def test_packed_or_grouped_a_run_learns_as_well(tiny, rows, tmp_path, setting):
     plain = fine_tune(settings(tiny, rows, tmp_path / "a", max_steps=20), progress=False)
@@ -192,6 +195,7 @@ def test_all_weights_can_be_trained_and_the_model_is_kept(tiny, rows, tmp_path):
         evaluate(tuned, tokenizer, read(rows))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(tiny, rows, tmp_path):
     for name in "ab":
         fine_tune(settings(tiny, rows, tmp_path / name, dropout=0.1), progress=False)
@@ -200,6 +204,7 @@ def test_the_same_seed_gives_the_same_run(tiny, rows, tmp_path):
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{}, {"group_by_length": True}, {"packing": True}])
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(tiny, rows, tmp_path, setting):
     config = settings(
@@ -371,6 +376,7 @@ def test_a_single_step_trains(tiny, rows, tmp_path):
     assert fine_tune(settings(tiny, rows, tmp_path / "run", max_steps=1), progress=False).steps == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_and_the_run_can_go_on(tiny, rows, tmp_path):
     command = [sys.executable, "-m", "qlora_kit.cli", "train", str(rows), "--model", str(tiny),
                "--output", str(tmp_path / "run"), "--max-steps", "9999", "--rank", "4"]  # fmt: skip
