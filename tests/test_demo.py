@@ -67,7 +67,7 @@ def write_run(folder, config, marked):
         (folder / demo_file.MARKER).write_text("")
 
 
-def require_refused(folder):
+def assert_refused(folder):
     """The demo says what to do, and leaves every byte."""
     before = contents(folder)
     with pytest.raises(KitError, match=r"something else than a demo.*--output"):
@@ -116,19 +116,19 @@ def test_an_empty_folder_is_taken(tmp_path, monkeypatch):
 def test_ones_own_run_on_the_bundled_data_stays(tmp_path, small, marked):
     folder = tmp_path / "mine"
     write_run(folder, dataclasses.replace(small(folder), rank=8), marked)
-    require_refused(folder)
+    assert_refused(folder)
 
 
 def test_a_run_with_the_settings_of_the_demo_but_without_its_mark_stays(tmp_path, small):
     folder = tmp_path / "mine"
     write_run(folder, small(folder), marked=False)
-    require_refused(folder)
+    assert_refused(folder)
 
 
 def test_a_copy_of_a_demo_stays(tmp_path, small):
     folder = tmp_path / "kept"
     write_run(folder, small(tmp_path / "demo"), marked=True)
-    require_refused(folder)
+    assert_refused(folder)
 
 
 @pytest.mark.parametrize("config", [None, "data: [", "just a text"])
@@ -139,9 +139,9 @@ def test_what_is_no_run_stays(tmp_path, config):
     (folder / demo_file.MARKER).write_text("")
     if config is not None:
         (folder / "config.yaml").write_text(config)
-    require_refused(folder)
+    assert_refused(folder)
     (folder / demo_file.MARKER).unlink()
-    require_refused(folder)
+    assert_refused(folder)
 
 
 def test_what_is_no_folder_is_one_message(tmp_path, small):
