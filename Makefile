@@ -16,6 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help:
 	@echo "make demo   fine-tune a real language model with QLoRA and show that it worked"
 	@echo "make test   lint, types and all tests"
+	@echo "make lint   ruff, types, and the floors and faces of the house"
 	@echo "make quick  the tests of three minutes, of all rooms or of one (ROOM=data)"
 	@echo "make lab    open the course in JupyterLab"
 	@echo "make course run all lessons as readers do, with a report"
@@ -85,4 +86,4 @@ rehearse: $(READY)
 	$(BIN)/python -m tests.tools.rehearse
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

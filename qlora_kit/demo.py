@@ -17,7 +17,7 @@ from .evaluate import (
     save_report,
 )
 from .machine import write_text
-from .runs import TrainConfig, load_config, load_run
+from .runs import LOCK, TrainConfig, load_config, load_run, locked_folder
 from .train import Run, fine_tune
 
 MARKER = ".qlora-kit-demo"  # stands in a folder that a demo made, and that the next may remove
@@ -100,16 +100,19 @@ def _claim(folder: Path, config: TrainConfig) -> None:
     """Make the demo's folder, in place of an earlier demo and of nothing else."""
     try:
         contents = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        if contents - {MARKER}:
-            if not _is_demo(folder, config):
-                raise KitError(
-                    f"{folder} holds something else than a demo with these settings. It was left "
-                    "as it is: choose another --output, or remove the folder yourself."
-                )
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Before the training begins, so that a demo that was killed is known as one.
-        write_text(folder / MARKER, "qlora-kit demo made this folder, and may replace it.\n")
+        if contents - {MARKER, LOCK} and not _is_demo(folder, config):
+            raise KitError(
+                f"{folder} holds something else than a demo with these settings. It was left "
+                "as it is: choose another --output, or remove the folder yourself."
+            )
+        with locked_folder(folder):  # not while another demo still trains in it
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+            # Before the training begins, so that a demo that was killed is known as one.
+            write_text(folder / MARKER, "qlora-kit demo made this folder, and may replace it.\n")
     except OSError as problem:
         raise KitError(
             f"{folder} cannot be used: {problem.strerror or problem}. Choose another --output."
@@ -121,6 +124,12 @@ def _is_demo(folder: Path, config: TrainConfig) -> bool:
     if not (folder / MARKER).is_file():
         return False
     try:
-        return load_config(folder / "config.yaml") == config
+        before = load_config(folder / "config.yaml")
     except KitError:  # none, or not a run's
         return False
+    # The same folder and the same data may be named otherwise; a copy is somebody's own.
+    if Path(before.output).expanduser().resolve() != folder.resolve():
+        return False
+    return dataclasses.replace(before, output=config.output, data=config.data) == config and (
+        Path(before.data).name == Path(config.data).name
+    )

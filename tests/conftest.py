@@ -36,6 +36,7 @@ def made_once(tmp_path_factory, name, make):
     folder, done = home / name, home / f"{name}.done"
     with FileLock(home / f"{name}.lock"):
         if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
             folder.mkdir()
             make(folder)
             done.touch()

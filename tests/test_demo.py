@@ -10,7 +10,7 @@ import yaml
 
 from qlora_kit import KitError
 from qlora_kit import demo as demo_file
-from qlora_kit.runs import TrainConfig, load_config
+from qlora_kit.runs import LOCK, TrainConfig, load_config, locked_folder
 
 PROBE = {"question": "What color is the sky?", "choices": ["blue", "red"], "answer": 0}
 DEMO_CONFIG = demo_file.demo_config
@@ -39,11 +39,11 @@ def demo(folder):
 
 
 def contents(folder):
-    """Everything in a folder: path to bytes."""
+    """Everything in a folder but its lock: path to bytes."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != LOCK
     }
 
 
@@ -105,6 +105,24 @@ def test_the_settings_of_the_real_demo_are_known_again(tmp_path, monkeypatch):
     assert contents(folder).keys() == {demo_file.MARKER}
 
 
+def test_a_demo_that_still_trains_is_not_replaced(tmp_path):
+    folder = tmp_path / "demo"
+    write_run(folder, DEMO_CONFIG(folder), marked=True)
+    before = contents(folder)
+    with locked_folder(folder), pytest.raises(KitError, match="is in use: another training"):
+        demo_file._claim(folder, DEMO_CONFIG(folder))
+    assert contents(folder) == before
+
+
+def test_a_demo_is_known_again_by_another_name_of_its_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "demo"
+    monkeypatch.chdir(tmp_path)
+    config = DEMO_CONFIG(folder)
+    write_run(folder, dataclasses.replace(config, output="demo"), marked=True)
+    assert demo_file._is_demo(folder, config)
+    assert not demo_file._is_demo(folder, dataclasses.replace(config, rank=8))
+
+
 def test_an_empty_folder_is_taken(tmp_path, monkeypatch):
     folder = tmp_path / "demo"
     folder.mkdir()
@@ -144,15 +162,9 @@ def test_what_is_no_run_stays(tmp_path, config):
     assert_refused(folder)
 
 
-def test_what_is_no_folder_is_one_message(tmp_path, small):
+def test_what_is_no_folder_is_one_message(tmp_path):
     path = tmp_path / "file"
     path.write_text("a day's work")
     with pytest.raises(KitError, match=r"cannot be used: Not a directory.*--output"):
         demo(path)
     assert path.read_text() == "a day's work"
-    link = tmp_path / "link"
-    write_run(tmp_path / "demo", small(link), marked=True)
-    link.symlink_to(tmp_path / "demo")
-    with pytest.raises(KitError, match=r"cannot be used: .*symbolic link.*--output"):
-        demo(link)
-    assert "adapter_model.safetensors" in contents(tmp_path / "demo")

@@ -148,7 +148,8 @@ def course_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "missing"
     digest = hashlib.sha256()
-    sources = [*Path(__file__).parents[1].rglob("*.py"), *bundled_data(".").rglob("*.*")]
+    package = Path(__file__).parents[1]
+    sources = [*package.rglob("*.py"), *package.rglob("*.pyi"), *bundled_data(".").rglob("*.*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
     return {**found, "qlora-kit source": digest.hexdigest()[:8]}

@@ -1,4 +1,4 @@
-"""Less to compute: examples of like length together, or several in one row that never meet."""
+"""Less to compute: several examples in one row that never meet, and beginnings read once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

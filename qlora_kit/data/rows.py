@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
+from ..machine import renew_pyarrow
 
 _SHOWN = 200  # problems listed in a message; all of them are in DataError.problems
 
@@ -162,6 +163,7 @@ def _csv_rows(
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    renew_pyarrow()
     import pyarrow
     import pyarrow.parquet
 

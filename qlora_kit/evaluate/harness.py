@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from .. import KitError
+from ..machine import renew_pyarrow
 from ..models import quiet
 from .likelihood import ProbeItem
 
@@ -96,6 +97,7 @@ def run_tasks(
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise KitError("lm-evaluation-harness is not installed: pip install 'qlora-kit[harness]'")
+    renew_pyarrow()
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 

@@ -13,13 +13,7 @@ from .metrics import LABELS
 if TYPE_CHECKING:
     from .scoreboard import Scoreboard
 
-_LABELS = {
-    "token_f1": "token F1",
-    "rouge_l": "ROUGE-L",
-    "exact_match": "exact match",
-    "stop_rate": "stop rate",
-    "probe_accuracy": "general knowledge",
-}
+_DRAWN = ("token_f1", "rouge_l", "exact_match", "stop_rate", "probe_accuracy")  # from 0 to 1
 
 
 def scoreboard_figure(board: "Scoreboard", path: Path | None = None) -> Any:
@@ -32,7 +26,7 @@ def scoreboard_figure(board: "Scoreboard", path: Path | None = None) -> Any:
     Returns:
         The matplotlib figure.
     """
-    names = [name for name in _LABELS if name in board.base]
+    names = [name for name in _DRAWN if name in board.base]
     figure, axes = new_axes(height=0.6 * len(names) + 1.2)
     for index, name in enumerate(reversed(names)):
         axes.barh(index + 0.19, board.base[name], 0.36, color=BASE, hatch="//",
@@ -42,12 +36,17 @@ def scoreboard_figure(board: "Scoreboard", path: Path | None = None) -> Any:
         gap = board.difference[name]
         note = f"{gap.mean:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}]"
         axes.text(1.02, index, note, va="center", transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(names)), [_LABELS[name] for name in reversed(names)])
+    axes.set_yticks(range(len(names)), [_short(name) for name in reversed(names)])
     axes.set(xlim=(0, 1), xlabel=f"score (0 to 1), {board.n} held-out questions",
              title="Base and tuned; difference with 95 % interval")  # fmt: skip
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    said = [f"{_LABELS[n]} {board.base[n]:.2f} and {board.tuned[n]:.2f}" for n in names]
+    said = [f"{_short(n)} {board.base[n]:.2f} and {board.tuned[n]:.2f}" for n in names]
     return finish(figure, path, f"Base and tuned: {'; '.join(said)}.")
+
+
+def _short(name: str) -> str:
+    """A metric's label beside a bar, without what the axis says."""
+    return LABELS[name].removesuffix(", accuracy")
 
 
 def scoreboard_rows(board: "Scoreboard") -> list[tuple[str, str, str, str]]:
@@ -76,12 +75,12 @@ def print_scoreboard(board: "Scoreboard", console: Any) -> None:
     """
     from rich.table import Table
 
-    html_table = Table(title=f"{board.n} held-out questions", title_justify="left")
+    table = Table(title=f"{board.n} held-out questions", title_justify="left")
     for name in ("metric", "base", "tuned", "tuned - base [95 % interval]"):
-        html_table.add_column(name, justify="left" if name == "metric" else "right")
+        table.add_column(name, justify="left" if name == "metric" else "right")
     for row in scoreboard_rows(board):
-        html_table.add_row(*row)
-    console.print(html_table)
+        table.add_row(*row)
+    console.print(table)
     if board.mcnemar:
         console.print(mcnemar_line(board), highlight=False)
 
@@ -111,14 +110,12 @@ def print_examples(board: "Scoreboard", console: Any, count: int = 5) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    html_table = Table(title="Answers, side by side", title_justify="left", show_lines=True)
+    table = Table(title="Answers, side by side", title_justify="left", show_lines=True)
     for name in ("question", "reference", "base", "tuned"):
-        html_table.add_column(name, ratio=1, overflow="fold")
+        table.add_column(name, ratio=1, overflow="fold")
     for example in spread(board.examples, count):
-        html_table.add_row(
-            *(Text(example[name]) for name in ("question", "reference", "base", "tuned"))
-        )
-    console.print(html_table)
+        table.add_row(*(Text(example[name]) for name in ("question", "reference", "base", "tuned")))
+    console.print(table)
 
 
 def spread(examples: tuple[dict[str, str], ...], count: int) -> list[dict[str, str]]:

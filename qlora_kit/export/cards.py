@@ -1,4 +1,4 @@
-"""What stands beside exported weights: the model card, and Ollama's Modelfile."""
+"""The model card that stands beside exported weights."""
 
 import json
 from collections.abc import Sequence

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .threads import usable_cores
+from .threads import settle_functions, usable_cores
 
 GB = 1e9
 
@@ -80,8 +80,6 @@ def fast_cuda_dtype(capability: tuple[int, int]) -> str:
 def detect() -> Machine:
     """Look at this machine: CUDA, else MPS, else CPU; and make its functions ready for threads."""
     import torch
-
-    from .threads import settle_functions
 
     settle_functions()
     free, total = main_memory()

@@ -25,7 +25,7 @@ SOFTMAX_BYTES = 4  # a softmax is taken in fp32, whatever the model runs in
 KEPT_FACTOR = 1.15  # kept alive in older stacks by views, masks and casts, over those counted
 FRAGMENTATION = 1.09  # GPU memory that torch holds, over tensors that come and go
 CUDA_CONTEXT = int(0.45 * GIB)  # kernels and driver: 0.14 GiB on a T4 to 1.3 on others
-HEAD_ROWS = 64  # logits at once in `engine.HeadLoss`
+HEAD_ROWS = 64  # logits at once in `HeadLoss` of engine/loss.py
 CPU_LIBRARIES = 600_000_000  # Python with torch, transformers, PEFT, TRL, bitsandbytes
 CPU_ALLOCATOR = 1.36  # what malloc holds and copies need, over the tensors at the peak
 FUSED_ALLOCATOR = 1.25  # the same where layers are fused
@@ -60,8 +60,8 @@ class Settings:
     attention: "sdpa" never holds the T x T scores, "eager" does.
     compute_bytes: of the products.   upcast: `prepare_model_for_kbit_training`, which turns
     embedding, head, norms and so the residual stream to fp32.
-    dense_cache: on a CPU, weights dequantized once (`engine.dense_cache`).
-    workers: on a CPU, micro-batches side by side where layers are fused (`parallel`).
+    dense_cache: on a CPU, weights dequantized once (engine/adapted_linear.py).
+    workers: on a CPU, micro-batches side by side where layers are fused (engine/parallel.py).
     last_good: this package keeps the adapters with which the loss was last finite.
     """
 

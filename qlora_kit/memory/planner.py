@@ -1,6 +1,6 @@
 """The memory planner: will a training fit, where does each byte go, and what to change if not.
 
-The formulas behind each line are in `memory_terms`, one function each.
+The formulas behind each line are in formulas.py, one function each.
 """
 
 from collections.abc import Callable, Iterator

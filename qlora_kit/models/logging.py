@@ -17,6 +17,7 @@ def quiet(warn: bool = False) -> Iterator[None]:
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     bitsandbytes = getLogger("bitsandbytes")
+    before = bitsandbytes.level
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     bitsandbytes.setLevel(ERROR)
@@ -26,6 +27,7 @@ def quiet(warn: bool = False) -> Iterator[None]:
                 warnings.simplefilter("ignore")
             yield
     finally:
+        bitsandbytes.setLevel(before)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -22,7 +22,7 @@ def png(figure: Any) -> bytes:
     """A figure as a PNG picture.
 
     Args:
-        figure: from a function of this module.
+        figure: from `new_axes`.
     """
     from matplotlib import rc_context
 
@@ -50,7 +50,7 @@ def bundle(figure: Any) -> tuple[dict[str, str], dict[str, Any]]:
     for programs that read the notebook.
 
     Args:
-        figure: from a function of this module.
+        figure: from `new_axes`.
     """
     data, alt = base64.b64encode(png(figure)).decode(), figure.alt
     told = {"alt": alt, "alttext": alt}  # as our report and as nbconvert read it

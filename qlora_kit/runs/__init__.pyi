@@ -6,6 +6,7 @@ from .checkpoint import step_of as step_of
 from .config import TrainConfig as TrainConfig
 from .config import load_config as load_config
 from .config import make_config as make_config
+from .folder import LOCK as LOCK
 from .folder import Start as Start
 from .folder import claim_folder as claim_folder
 from .folder import locked_folder as locked_folder

@@ -15,7 +15,7 @@ from . import checkpoint, manifest
 from .config import TrainConfig, load_config
 
 RESULTS = ("adapter_config.json", "model.safetensors")
-_LOCK = ".lock"
+LOCK = ".lock"
 # How libraries that write in C++ or Rust tell of a full disk: with errors that are no OSError.
 _NO_ROOM = ("No space left on device", "os error 28", "PytorchStreamWriter failed")
 _FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
@@ -46,7 +46,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise KitError(f"{folder} is a file; --output must name a folder.")
     with_room(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / LOCK)
     try:
         with_room(folder, lambda: lock.acquire(timeout=0))
     except Timeout:
@@ -61,7 +61,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) -> Start:
-    """Take a run folder for a run, or find where to go on in it.
+    """Take a run folder for a run, inside `locked_folder`, or find where to go on in it.
 
     Args:
         folder: the run folder.

@@ -29,8 +29,6 @@ def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]
         KitError: not a run folder, an adapter that does not fit, or a base that is not the one it
             was trained on, see `manifest.require_match`.
     """
-    from .config import load_config
-
     folder = Path(run).expanduser()
     whole = (folder / "model.safetensors").exists()
     results = ("model.safetensors",) if whole else ("adapter_config.json",)

@@ -1,5 +1,5 @@
-"""TRL's trainer, taught three things: steps of micro-batches, logits only where there is loss,
-and to stop in good order when the loss diverges or someone presses Ctrl-C.
+"""TRL's trainer, taught steps of micro-batches, logits only where there is loss, an order of rows
+that a resumed run repeats, checkpoints that are whole, and to stop when the loss diverges.
 """
 
 import math
@@ -62,14 +62,13 @@ class GroupedSampler(Sampler[int]):
 class KitTrainer(SFTTrainer):
     """SFTTrainer whose step is a list of micro-batches from `MicroBatchCollator`.
 
-    run_folder gets metrics.jsonl as it trains, and checkpoints/. The weights with which the
-    loss was last finite are kept in memory and come back when it diverges. low_memory: train as
-    PEFT and bitsandbytes do, one micro-batch after another.
+    The weights with which the loss was last finite are kept in memory and come back when it
+    diverges. low_memory: train as PEFT and bitsandbytes do, one micro-batch after another.
     """
 
-    def __init__(self, *args: Any, run_folder: Path, low_memory: bool = False, **kwargs: Any):
+    def __init__(self, *args: Any, low_memory: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.run_folder, self.low_memory = run_folder, low_memory
+        self.low_memory = low_memory
         self.losses: list[float] = []
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed

@@ -44,7 +44,7 @@ _LOW_MEMORY_TOKENS = 128  # at once, or one row
 class Run:
     """What a fine-tuning left behind.
 
-    path: the run folder.   status: "finished", "interrupted" or "diverged".
+    path: the run folder.   status: "finished" or "interrupted".
     steps: optimizer steps done.   loss: mean over the last tenth of them, in nats a token.
     tokens: real tokens trained on, padding not counted.   seconds: of training alone.
     """
@@ -148,7 +148,7 @@ def build_trainer(
     folder: Path,
     progress: bool = True,
 ) -> Any:
-    """The model with fresh adapters inside a trainer, ready for `trainer.train()`.
+    """The model with its adapters inside a trainer, ready for `trainer.train()`.
 
     Args:
         config: the run.
@@ -181,7 +181,6 @@ def build_trainer(
         model.config.use_cache = False
         adapters = _numbers(model) if config.method == "lora" else {}
         trainer = KitTrainer(
-            run_folder=folder,
             low_memory=config.low_memory,
             model=model,
             args=_arguments(config, machine, folder, len(examples)),

@@ -1,7 +1,8 @@
 """Static gates: what must be true of every notebook before anybody runs it.
 
 Each gate is gate(notebook, path) -> list of problems in plain words; its docstring tells the
-bug that it guards against. `tests/test_gates.py` holds every notebook against every gate.
+bug that it guards against. `tests/test_gates.py` holds every notebook against every gate. (house.py
+reads the package, too: who changes a layer's forward.)
 """
 
 from .cells import read

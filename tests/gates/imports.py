@@ -40,14 +40,13 @@ def distributions() -> dict[str, frozenset[str]]:
 
 @cache
 def public_names() -> dict[str, str]:
-    """The package's public functions and classes, and the room of each, "" at the top."""
-    package = ROOT / "qlora_kit"
+    """What the faces of the rooms show, and the room of each."""
     return {
-        node.name: ".".join(["qlora_kit", *file.relative_to(package).parts[:-1][:1]])
-        for file in sorted(package.rglob("*.py"))
-        if not {"cli", "exercises"} & set(file.relative_to(package).parts)
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        item.name: f"qlora_kit.{face.parent.name}"
+        for face in sorted((ROOT / "qlora_kit").glob("*/__init__.pyi"))
+        for node in ast.parse(face.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
+        for item in node.names
     }
 
 

@@ -28,7 +28,7 @@ from qlora_kit.course.profiles import read_profile
 
 ROOT = Path(__file__).parents[2]
 KEPT = ("torch", "numpy", "transformers")
-RENEWED = ("pyarrow",)  # by `import qlora_kit`
+RENEWED = ("pyarrow",)  # by the set-up cell (`renew_pyarrow`)
 # What Colab's kernel holds before the first cell: its own machinery, what shows figures, and
 # pandas, "so having this happen before they connect saves them 1-2s" (craigcitro of Colab in
 # NVIDIA/cudf#10187). pandas loads pyarrow.
