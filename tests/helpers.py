@@ -1,4 +1,4 @@
-"""What several tests use: the command line without a process, a chat template, a random model."""
+"""What several tests use: the command line without a process, a machine, a random model."""
 
 import contextlib
 import io
@@ -8,6 +8,9 @@ import sys
 import warnings
 from unittest.mock import patch
 
+from qlora_kit.machine import Machine
+
+CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)  # computes the same everywhere
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
     " + '<|im_end|>' + '\n' }}{% endfor %}"

@@ -18,7 +18,6 @@ from qlora_kit.data import (
     share_prompts,
 )
 from qlora_kit.engine import completion_loss
-from qlora_kit.from_scratch import length_groups, padding_share
 from qlora_kit.models import load
 
 
@@ -187,17 +186,6 @@ def test_a_shared_beginning_stands_once_in_each_row():
     assert share_beginning(prompts_alike, 9)[0].input_ids == [7, 8, 1, 8, 2]
     nothing = [example([1, 2], [3]), example([2, 2], [3])]
     assert share_beginning(nothing, 9)[0].segments == [1, 1, 1, 2, 2, 2]
-
-
-def test_like_lengths_together_pad_less():
-    lengths = [one % 97 + 3 for one in range(0, 5000, 37)]
-    anyhow = [list(range(at, min(at + 8, len(lengths)))) for at in range(0, len(lengths), 8)]
-    grouped = length_groups(lengths, 8, seed=1)
-    assert sorted(index for batch in grouped for index in batch) == list(range(len(lengths)))
-    assert padding_share(lengths, grouped) < padding_share(lengths, anyhow) / 4
-    assert length_groups(lengths, 8, seed=2) != grouped
-    assert padding_share([4, 4], [[0, 1]]) == 0
-    assert padding_share([2, 4], [[0, 1]]) == 0.25
 
 
 def test_models_that_would_not_obey_the_mask_are_refused(model):

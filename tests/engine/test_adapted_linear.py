@@ -3,12 +3,10 @@ import torch
 
 from qlora_kit.engine import dense_weight
 from qlora_kit.engine.adapted_linear import AdaptedLinear, dense_cache
-from qlora_kit.machine import Machine
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig
 from qlora_kit.train import attach_adapters
-
-CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+from tests.helpers import CPU
 
 
 @pytest.fixture
@@ -110,44 +108,3 @@ def test_dense_weight_is_what_bitsandbytes_multiplies_with(model):
     x = torch.randn(5, layer.in_features)
     with torch.no_grad():
         torch.testing.assert_close(x @ dense_weight(layer, torch.float32).t(), layer(x))
-
-
-@pytest.mark.equality
-@pytest.mark.parametrize("double_quant", [False, True])
-def test_qlora_by_hand_equals_bitsandbytes_with_peft(double_quant):
-    from bitsandbytes.nn import Linear4bit
-    from peft import LoraConfig, get_peft_model
-
-    from qlora_kit.from_scratch import QLoraLinear, from_bitsandbytes
-
-    torch.manual_seed(0)
-    base = Linear4bit(
-        128, 192, bias=False, compute_dtype=torch.float32, quant_type="nf4",
-        compress_statistics=double_quant,
-    ).to("cpu")  # fmt: skip
-    W = from_bitsandbytes(base.weight)
-    peft_model = get_peft_model(
-        torch.nn.Sequential(base), LoraConfig(r=4, lora_alpha=8, target_modules=["0"])
-    )
-    layer = peft_model.base_model.model[0]
-    A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    torch.nn.init.normal_(B, std=0.1)
-    ours_A, ours_B = A.detach().clone().requires_grad_(), B.detach().clone().requires_grad_()
-    x1 = torch.randn(2, 9, 128, requires_grad=True)
-    x2 = x1.detach().clone().requires_grad_()
-    y1, y2 = QLoraLinear.apply(x1, W, ours_A, ours_B, 2.0), peft_model(x2)
-    torch.testing.assert_close(y1, y2, rtol=1e-5, atol=1e-5)
-    weight = torch.randn_like(y1)
-    (y1 * weight).sum().backward()
-    (y2 * weight).sum().backward()
-    for ours, theirs in ((x1, x2), (ours_A, A), (ours_B, B)):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
-
-
-def test_saved_for_backward_counts_each_piece_once():
-    from qlora_kit.from_scratch import saved_for_backward
-
-    x = torch.randn(10, 10, requires_grad=True)
-    assert saved_for_backward(lambda: x * x) == 400
-    layer = torch.nn.Linear(10, 10)
-    assert saved_for_backward(lambda: layer(x).square(), layer) == 800  # x, and what is squared

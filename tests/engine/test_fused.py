@@ -6,14 +6,12 @@ from qlora_kit.engine import completion_loss, fused_layers, loss, parallel
 from qlora_kit.engine.adapted_linear import dense_cache
 from qlora_kit.engine.fused import AttentionInputs, GatedMLP, rotate
 from qlora_kit.from_scratch import saved_for_backward
-from qlora_kit.machine import Machine
 from qlora_kit.memory import ModelShape, Settings, cpu_settings
 from qlora_kit.memory.formulas import HEAD_ROWS, is_fused, layer_bytes
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig
 from qlora_kit.train import attach_adapters
-
-CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+from tests.helpers import CPU
 
 
 def adapted(tiny, **changes):

@@ -7,12 +7,10 @@ from qlora_kit.engine import merged as merged_file
 from qlora_kit.engine import merged_layers
 from qlora_kit.engine.adapted_linear import dense_cache
 from qlora_kit.engine.merged import quick_linear
-from qlora_kit.machine import Machine
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig
 from qlora_kit.train import attach_adapters
-
-CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+from tests.helpers import CPU
 
 
 def adapted(tiny, precision="nf4", **changes):

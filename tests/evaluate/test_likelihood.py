@@ -6,8 +6,15 @@ import math
 import pytest
 import torch
 
-from qlora_kit.data import IGNORED, DataError, Example, encode
-from qlora_kit.evaluate import ProbeItem, negative_log_likelihood, perplexity, probe, read_probe
+from qlora_kit.data import IGNORED, DataError, Example, bundled_data, encode
+from qlora_kit.engine import ready
+from qlora_kit.evaluate import (
+    ProbeItem,
+    negative_log_likelihood,
+    perplexity,
+    probe,
+    read_probe,
+)
 from qlora_kit.evaluate.likelihood import _label_scores, _packs
 from qlora_kit.models import load
 
@@ -171,3 +178,49 @@ def test_the_probe_takes_the_likeliest_choice_of_each_question(model):
         nats = negative_log_likelihood(*model, [talk(item.question, one) for one in choices])
         assert right[at] == (min(range(3), key=nats.__getitem__) == item.answer)
         assert surprise[at] == pytest.approx(nats[item.answer], rel=1e-4)
+
+
+@pytest.mark.equality
+def test_likelihoods_equal_one_by_one_cross_entropy(real):
+    model, tokenizer = real
+    pairs = (("Color of snow?", "White."), ("Why?", "Because it rains."),
+             ("Count to five, please.", "One, two, three, four, five."))  # fmt: skip
+    talks = [
+        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        for question, answer in pairs
+    ]
+    expected = []
+    with torch.inference_mode(), ready(model):
+        got = negative_log_likelihood(model, tokenizer, talks)
+        for talk in talks:
+            example = encode(tokenizer, talk)
+            ids, labels = torch.tensor([example.input_ids]), torch.tensor([example.labels])
+            expected.append(model(ids, labels=labels).loss.item())
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_probe_takes_the_choice_that_the_model_finds_likeliest(real):
+    model, tokenizer = real
+    items = read_probe(bundled_data("support/probe.jsonl"))[:6]
+    with ready(model):
+        right, surprise = probe(model, tokenizer, items)
+        for index, item in enumerate(items):
+            talks = [
+                [
+                    {"role": "user", "content": item.question},
+                    {"role": "assistant", "content": choice},
+                ]
+                for choice in item.choices
+            ]
+            nll = negative_log_likelihood(model, tokenizer, talks)
+            assert right[index] == (min(nll) == nll[item.answer])
+            assert surprise[index] == pytest.approx(nll[item.answer], rel=1e-3)
+    assert 0 < sum(right) <= 6
+
+
+def test_a_bad_probe_row_is_named(tmp_path):
+    path = tmp_path / "probe.jsonl"
+    good = {"question": "?", "choices": ["a", "b"], "answer": 1}
+    path.write_text(json.dumps(good) + "\n" + json.dumps({**good, "answer": 2}) + "\n")
+    with pytest.raises(DataError, match=r"probe\.jsonl, row 2"):
+        read_probe(path)

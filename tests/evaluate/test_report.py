@@ -68,7 +68,3 @@ def test_figures_are_drawn(board, tmp_path):
     assert figure.alt == "t. MB and KL: a 270 and 2e-06; b 92 and 0.15."
     assert figure.axes[0].get_yscale() == "log"
     assert pixels[..., :3].min() < 0.5  # there is ink
-
-
-def test_the_moving_mean_looks_back_only():
-    assert figures.moving_mean([4, 2, 0, 6], 2) == [4, 3, 1, 3]

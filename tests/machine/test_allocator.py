@@ -2,12 +2,13 @@
 
 import errno
 import os
+import platform
 
 import numpy as np
 import pytest
 import torch
 
-from qlora_kit.machine import ran_out_of_memory
+from qlora_kit.machine import allocator, hardware, ran_out_of_memory
 
 TOO_MANY = 1 << 60
 
@@ -59,3 +60,8 @@ def test_memory_that_ran_out_is_known(take):
 )
 def test_other_errors_are_not_taken_for_it(problem):
     assert not ran_out_of_memory(problem)
+
+
+def test_freed_memory_is_kept_where_malloc_can():
+    assert allocator.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    assert hardware.peak_rss_gb() > 0.01

@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import save_file
 
 from qlora_kit import KitError
-from qlora_kit.models.chat_templates import show_new_template
 from qlora_kit.runs.adapter_safety import require_safe_adapter
 
 STEM = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+
+
 SOUND = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
          "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}  # fmt: skip
 
@@ -71,21 +72,3 @@ def test_a_pickle_in_the_place_of_safetensors_is_not_read(tmp_path):
     torch.save({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(KitError, match="not a sound safetensors file"):
         require_safe_adapter(tmp_path)
-
-
-def test_a_new_template_is_shown_once_without_its_control_characters(tmp_path, monkeypatch):
-    monkeypatch.setenv("QLORA_KIT_CACHE", str(tmp_path))
-    with pytest.warns(UserWarning, match="new on this machine") as caught:
-        show_new_template("org/name", "{{ x }}\x1b[2J")
-    assert "\x1b" not in str(caught[0].message)
-    show_new_template("org/name", "{{ x }}\x1b[2J")
-    show_new_template("org/name", None)
-    with pytest.warns(UserWarning, match=r"\.\.\. and 1,000 more"):
-        show_new_template("org/name", "y" * 5000)
-
-
-def test_the_kits_own_template_is_no_strangers(tmp_path, monkeypatch, recwarn):
-    monkeypatch.setenv("QLORA_KIT_CACHE", str(tmp_path))
-    show_new_template("smollm2", "{{ x }}", own=True)
-    show_new_template("runs/full", "{{ x }}")  # all weights trained, the template as it was
-    assert not recwarn

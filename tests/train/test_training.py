@@ -14,13 +14,11 @@ from qlora_kit import KitError
 from qlora_kit.data import IGNORED, MicroBatchCollator, read
 from qlora_kit.engine import completion_loss, parallel
 from qlora_kit.evaluate import evaluate
-from qlora_kit.machine import Machine
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig, checkpoint, load_run
 from qlora_kit.train import DivergedError, attach_adapters, fine_tune
 from qlora_kit.train.training import build_trainer
-
-CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
+from tests.helpers import CPU
 
 
 @pytest.fixture(autouse=True)
