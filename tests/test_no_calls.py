@@ -49,12 +49,14 @@ def test_train_eval_and_export_call_nobody(tiny, tiny_run, rows, tmp_path):
     settings = stranger / "adapter_config.json"
     named = {**json.loads(settings.read_text()), "base_model_name_or_path": "stranger/beacon"}
     settings.write_text(json.dumps(named))
+    known = tmp_path / "known"  # eval leaves its scoreboard in the run
+    shutil.copytree(tiny_run, known)
     train = ("train", rows, "--model", tiny, "--max-steps", "2", "--rank", "2", "--output")
     commands = [
         (*train, tmp_path / "fresh"),
         (*train, tmp_path / "further", "--adapter", stranger),
-        ("eval", tiny_run, rows, "--max-new-tokens", "4"),
-        ("export", tiny_run, "--to", "merged", "--output", tmp_path / "merged"),
+        ("eval", known, rows, "--max-new-tokens", "4"),
+        ("export", known, "--to", "merged", "--output", tmp_path / "merged"),
     ]
     text = ", ".join(str(tuple(map(str, command))) for command in commands)
     environment = {
