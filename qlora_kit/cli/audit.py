@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def audit(
     data: Annotated[Path, typer.Argument(help=".jsonl, .json, .csv, .tsv, .parquet")],
@@ -15,7 +17,7 @@ def audit(
     prompt_field: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
     completion_field: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
     never: Annotated[list[str] | None, typer.Option(help="What no answer may say.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Find duplicates, test leaks, contradictions, personal data and bad answers in a data set."""
     from ..audit import audit as look

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 course_app = typer.Typer(
     no_args_is_help=True,
     help="Run the course's notebooks, and see which claims held and what moved.",
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Notebooks = Annotated[Path, typer.Option(help="The folder of the notebooks.")]
 Baselines = Annotated[Path, typer.Option(help="The folder of the baselines.")]
 _NOTEBOOKS, _BASELINES = Path("notebooks"), Path("tests/baselines")

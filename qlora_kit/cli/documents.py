@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def documents(
     folder: Annotated[Path, typer.Argument(help="Of .md, .markdown and .txt files.")],
@@ -16,7 +18,7 @@ def documents(
     held_out: Annotated[float, typer.Option(help="Share of the sections, whole pages.")] = 0.1,
     max_words: Annotated[int, typer.Option(help="Longer sections are cut.", min=1)] = 180,
     seed: Annotated[int, typer.Option(help="Of the draw of pages.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Turn a folder of documents into conversations, no page in both training and test."""
     from ..data import read_documents, split_by_document, to_conversations, write_jsonl

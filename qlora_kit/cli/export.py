@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import Json
+
 if TYPE_CHECKING:
     from ..export import Exported
 
@@ -21,7 +23,7 @@ def export(
     shard_size: Annotated[str, typer.Option(help="Of merged safetensors.")] = "2GB",
     prompt_field: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
     completion_field: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Export a run and check that it still is the model that was trained."""
     from ..export import export as write

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import Json
+
 if TYPE_CHECKING:
     from ..memory import Plan
 
@@ -24,7 +26,7 @@ def plan(
     checkpointing: Annotated[bool | None, typer.Option(help="Compute layers twice.")] = None,
     logits: Annotated[str | None, typer.Option(help="full, completion, chunked.")] = None,
     attention: Annotated[str | None, typer.Option(help="sdpa, eager.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:  # fmt: skip
     """Predict the memory of a training: where each byte goes, does it fit, what to change."""
     given = {name: value for name, value in locals().items() if value is not None}

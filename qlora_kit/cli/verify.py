@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 
 def verify(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     accept: Annotated[bool, typer.Option("--accept", help="Take it as it is now.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what changed of a run since it was trained: adapter, base, data, settings, versions."""
     from ..runs import accept as take

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Json
+
 workshop_app = typer.Typer(
     no_args_is_help=True,
     help="Teach the course to a room: pack it, check machines, put results side by side.",
@@ -49,7 +51,7 @@ def students(
 @workshop_app.command(epilog="Example: qlora-kit workshop check")
 def check(
     folder: Annotated[Path, typer.Option(help="Where the lessons will run.")] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say in under a minute whether this machine is ready, or what to do."""
     from ..course import check_machine, verdict
