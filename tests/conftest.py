@@ -24,8 +24,20 @@ if _PROCESSES > 1:
 
 
 def pytest_collection_modifyitems(items):
-    """Lessons first, so that at the end short tests are left and no process waits long."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/test_notebooks.py"))
+    """Lessons first, dealt to the test processes, so that at the end none waits for another.
+
+    pytest-xdist gives each process one piece of the list (and lets an idle one steal from it).
+    """
+    lessons = [item for item in items if item.nodeid.startswith("tests/test_notebooks.py")]
+    others = [item for item in items if not item.nodeid.startswith("tests/test_notebooks.py")]
+    piece = -(-len(items) // _PROCESSES)
+    items.clear()
+    for process in range(_PROCESSES):
+        own = lessons[process::_PROCESSES]
+        room = max(0, piece - len(own))
+        items += own + others[:room]
+        del others[:room]
+    items += others
 
 
 def made_once(tmp_path_factory, name, make):

@@ -38,6 +38,8 @@ def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> t
     if precision not in PRECISIONS:
         raise KitError(f"No precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     machine = machine or detect()
+    if precision == "int8" and machine.device == "cpu":
+        _require_exact_int8()
     ref = resolve(name)
     import torch
     from transformers import AutoTokenizer
@@ -134,6 +136,22 @@ def _keep_packing(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _require_exact_int8() -> None:
+    """On AVX512 without VNNI, torch's int8 products add pairs in 16 bits, which overflow.
+
+    Seen with torch 2.13.0 and bitsandbytes 0.50.2: answers with a cosine of 0.88, and no word.
+    """
+    import torch
+    from bitsandbytes.functional import int8_linear_matmul
+
+    largest = torch.full((16, 64), 127, dtype=torch.int8)
+    if (int8_linear_matmul(largest, largest) != 64 * 127 * 127).any():
+        raise KitError(
+            "int8 products overflow on this CPU (AVX512 without VNNI), and the model would answer "
+            "wrongly. Use --precision nf4 or 16bit."
+        )
 
 
 def _require_sound_blocks(model: Any) -> None:

@@ -237,13 +237,29 @@ def test_unquantized_precisions(tiny, precision, dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
-def test_int8_answers_close_to_32_bits(tiny):
-    ids = torch.arange(5, 25)[None]
+def test_int8_answers_close_to_32_bits_or_is_refused(tiny):
+    """A CPU with AVX512 and without VNNI multiplies int8 wrongly."""
+    from bitsandbytes.functional import int8_linear_matmul
+
+    ids, ones = torch.arange(5, 25)[None], torch.full((8, 64), 127, dtype=torch.int8)
+    if (int8_linear_matmul(ones, ones) != 64 * 127**2).any():
+        with pytest.raises(KitError, match="int8 products overflow"):
+            load(str(tiny), "int8", SLOW_CPU)
+        return
     full, _ = load(str(tiny), "32bit", SLOW_CPU)
     eight, _ = load(str(tiny), "int8", SLOW_CPU)
     with torch.no_grad():
         expected, got = full(ids).logits, eight(ids).logits
     assert torch.nn.functional.cosine_similarity(expected, got, dim=-1).min() > 0.98
+
+
+def test_int8_products_that_overflow_are_refused_before_a_weight_is_read(monkeypatch):
+    def overflowing(A, B):
+        return (A.int() @ B.int().t()).clamp(-(2**15), 2**15 - 1)
+
+    monkeypatch.setattr("bitsandbytes.functional.int8_linear_matmul", overflowing)
+    with pytest.raises(KitError, match=r"int8 products overflow.*--precision nf4 or 16bit"):
+        load("no-such-model", "int8", SLOW_CPU)
 
 
 def test_free_gives_the_memory_back(tiny):
