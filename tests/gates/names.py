@@ -3,6 +3,7 @@
 import ast
 import builtins
 import symtable
+import sys
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -24,6 +25,14 @@ def inner_globals(table: symtable.SymbolTable) -> set[str]:
         found |= {s.get_name() for s in child.get_symbols() if s.is_global() and s.is_referenced()}
         found |= inner_globals(child)
     return found
+
+
+def comprehension_targets(node: ast.AST) -> set[str]:
+    """What comprehensions bind in the scope around them: from Python 3.12 on they are inlined."""
+    if sys.version_info < (3, 12):
+        return set()
+    targets = [n.target for n in ast.walk(node) if isinstance(n, ast.comprehension)]
+    return {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
 
 
 class Reader:
@@ -57,9 +66,10 @@ class Reader:
         walrus = {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             loads.add(node.target.id)
-        self.look_up((loads | inner_globals(table)) - walrus)
         stores = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
-        self.define(stores | walrus)
+        inlined = comprehension_targets(node)
+        self.look_up(((loads - inlined) | inner_globals(table)) - walrus)
+        self.define((stores - inlined) | walrus)
 
     def define(self, names: set[str]) -> None:
         self.defined |= names
