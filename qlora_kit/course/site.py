@@ -176,6 +176,7 @@ def _render(source: Path, pages: Path) -> None:
     try:
         from sphinx.application import Sphinx
         from sphinx.errors import SphinxError
+        from sphinx.util.docutils import docutils_namespace, patch_docutils
     except ModuleNotFoundError as problem:
         raise KitError(
             f"The site needs {problem.name}, which is not installed. "
@@ -183,11 +184,13 @@ def _render(source: Path, pages: Path) -> None:
         ) from problem
     said = io.StringIO()
     try:
-        app = Sphinx(
-            source, None, pages, source.parent / "doctrees", "html", _SETTINGS,
-            status=None, warning=said, freshenv=True,
-        )  # fmt: skip
-        app.build()
+        # What Sphinx registers with docutils leaves with it: a second site in this process is the
+        # same as the first.
+        with patch_docutils(), docutils_namespace():
+            doctrees = source.parent / "doctrees"
+            options = {"status": None, "warning": said, "freshenv": True}
+            app = Sphinx(source, None, pages, doctrees, "html", _SETTINGS, **options)
+            app.build()
     except (SphinxError, ImportError) as problem:
         raise KitError(f"The pages cannot be made: {problem}") from problem
     if app.statuscode or said.getvalue():

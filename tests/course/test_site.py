@@ -168,3 +168,9 @@ def test_without_a_run_the_way_out_is_said(run, tmp_path):
     with pytest.raises(KitError, match="no site of ours"):
         build_site(run, tmp_path)
     assert (tmp_path / "mine").read_text() == "keep me"
+
+
+def test_a_second_site_in_one_process_is_as_good_as_the_first(run, tmp_path):
+    first, second = (build_site(run, tmp_path / name) for name in ("first", "second"))
+    lesson = "01_first.html"
+    assert (first.parent / lesson).read_text() == (second.parent / lesson).read_text()
