@@ -3,9 +3,9 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import KitError
+from ..models import Tokenizer
 from .stop_tokens import require_stop, stop_ids
 
 IGNORED = -100  # the label of a token that has no part in the loss
@@ -60,7 +60,7 @@ class Painted:
         return text + "\u00bb" * inside
 
 
-def show(tokenizer: Any, example: Example) -> Painted:
+def show(tokenizer: Tokenizer, example: Example) -> Painted:
     """Paint an example token by token: dark is what the loss sees, light is only read.
 
     Args:
@@ -83,7 +83,7 @@ def show(tokenizer: Any, example: Example) -> Painted:
     return Painted(tuple(pieces))
 
 
-def render(tokenizer: Any, messages: Messages, answer_next: bool = False) -> str:
+def render(tokenizer: Tokenizer, messages: Messages, answer_next: bool = False) -> str:
     """The text that the tokenizer's chat template makes of a conversation.
 
     Args:
@@ -108,7 +108,7 @@ def render(tokenizer: Any, messages: Messages, answer_next: bool = False) -> str
 
 
 def encode(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     messages: Messages,
     max_length: int | None = None,
     stops: set[int] | None = None,
@@ -154,7 +154,7 @@ def encode(
     return Example(ids[:max_length], labels[:max_length], len(ids))
 
 
-def _turn_span(tokenizer: Any, messages: Messages, index: int, text: str) -> tuple[int, int]:
+def _turn_span(tokenizer: Tokenizer, messages: Messages, index: int, text: str) -> tuple[int, int]:
     """Where an assistant turn stands in the rendered text: [start, end) in characters."""
     before = render(tokenizer, messages[:index], answer_next=True)
     through = render(tokenizer, messages[: index + 1])
@@ -172,7 +172,7 @@ def _turn_span(tokenizer: Any, messages: Messages, index: int, text: str) -> tup
     return len(before), len(through.rstrip())
 
 
-def encode_prompt(tokenizer: Any, messages: Messages) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, messages: Messages) -> list[int]:
     """The tokens that the model gets before it answers.
 
     Args:

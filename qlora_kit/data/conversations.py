@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import KitError
+from ..models import Tokenizer
 from .chat import Example, encode
 from .rows import DataError, Problem, rows_of
 from .stop_tokens import turn_marks
@@ -262,7 +263,7 @@ def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def encode_all(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     conversations: Sequence[Conversation],
     max_length: int,
     file: str,
@@ -316,7 +317,7 @@ def encode_all(
     return examples, warning
 
 
-def _require_plain(tokenizer: Any, conversations: Sequence[Conversation], file: str) -> None:
+def _require_plain(tokenizer: Tokenizer, conversations: Sequence[Conversation], file: str) -> None:
     marks = turn_marks(tokenizer)
     forged = []
     for row in conversations:

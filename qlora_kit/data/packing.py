@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import KitError
+from ..models import Model
 from .chat import IGNORED, Example
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def block_mask(segments: "torch.Tensor", shared: int | None = None) -> "torch.Te
     return same.tril().unsqueeze(1)
 
 
-def require_packable(model: Any) -> None:
+def require_packable(model: Model) -> None:
     """Refuse to pack for a model that would not obey the mask.
 
     Args:
@@ -169,7 +170,7 @@ def require_packable(model: Any) -> None:
         raise KitError("A model with a recurrent state sees across examples; do not pack for it.")
 
 
-def is_packable(model: Any) -> bool:
+def is_packable(model: Model) -> bool:
     """Whether a model obeys the mask, see `require_packable`."""
     try:
         require_packable(model)

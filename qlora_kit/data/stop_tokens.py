@@ -1,12 +1,12 @@
 """What ends a turn, and that every turn ends with it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from .. import KitError
+from ..models import Model, Tokenizer
 
 
-def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
+def stop_ids(tokenizer: Tokenizer, model: "Model | None" = None) -> set[int]:
     """The token ids that end a turn.
 
     Args:
@@ -19,7 +19,7 @@ def stop_ids(tokenizer: Any, model: Any = None) -> set[int]:
     return {token for token in ids if token is not None}
 
 
-def turn_marks(tokenizer: Any) -> tuple[str, ...]:
+def turn_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
     """The special tokens that begin and end turns; as text in a message they would do so too.
 
     Args:
@@ -30,7 +30,7 @@ def turn_marks(tokenizer: Any) -> tuple[str, ...]:
     return tuple(t for t in special if t in named or t in str(tokenizer.chat_template))
 
 
-def require_stop(tokenizer: Any, turn: Sequence[int], stops: set[int]) -> None:
+def require_stop(tokenizer: Tokenizer, turn: Sequence[int], stops: set[int]) -> None:
     """Refuse a turn that no stop token closes: whoever learns from it never learns to stop.
 
     Args:

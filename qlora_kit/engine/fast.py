@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from ..machine import Machine, detect, main_memory
+from ..models import Model
 from .adapted_linear import dense_cache
 
 RESERVE_BYTES = 1_500_000_000  # left for activations when the dequantized weights are cached
 
 
 @contextmanager
-def cached_when_it_fits(model: Any, machine: Machine, dtype: str | None = None) -> Iterator[None]:
+def cached_when_it_fits(model: Model, machine: Machine, dtype: str | None = None) -> Iterator[None]:
     """`dense_cache` on a CPU that has the memory for it; elsewhere nothing changes.
 
     Args:
@@ -32,7 +33,7 @@ def cached_when_it_fits(model: Any, machine: Machine, dtype: str | None = None) 
 
 
 @contextmanager
-def ready(model: Any) -> Iterator[Any]:
+def ready(model: Model) -> Iterator[Any]:
     """Inside, a 4-bit model on a CPU answers from dequantized weights, several times faster.
 
     In fp32 on every CPU, so that the answers do not depend on which one it is.

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ..models import Model
 from .adapted_linear import AdaptedLinear, is_plain
 from .loss import bare_head
 
@@ -168,7 +169,7 @@ class GatedMLP(torch.autograd.Function):
 
 
 @contextmanager
-def fused_layers(model: Any, dtype: torch.dtype) -> Iterator[bool]:
+def fused_layers(model: Model, dtype: torch.dtype) -> Iterator[bool]:
     """Inside a `dense_cache`, train a model of Llama's build by this module's functions.
 
     The head then returns what it was given, for `loss.HeadLoss`. Other builds, adapters on some of

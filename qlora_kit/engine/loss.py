@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..data import IGNORED
+from ..models import Model
 
 _LOGIT_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
 _LOGIT_ROWS_GPU = 512  # there each product should be large
@@ -18,7 +19,7 @@ _NOTHING_AFTER = ("Llama", "Mistral", "Qwen2", "Qwen3")  # the head's logits are
 
 
 @contextmanager
-def logits_only_where(model: Any, keep: torch.Tensor) -> Iterator[None]:
+def logits_only_where(model: Model, keep: torch.Tensor) -> Iterator[None]:
     """Inside, the model's head projects only the positions in `keep`: logits are (n, vocab).
 
     Args:
@@ -34,7 +35,7 @@ def logits_only_where(model: Any, keep: torch.Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def bare_head(model: Any, dtype: torch.dtype | None = None) -> Iterator[bool]:
+def bare_head(model: Model, dtype: torch.dtype | None = None) -> Iterator[bool]:
     """Inside, the model's head returns what it was given, and `completion_loss` does its work.
 
     A head that is trained, has a bias or an adapter, and one whose logits the model changes
@@ -62,7 +63,7 @@ def bare_head(model: Any, dtype: torch.dtype | None = None) -> Iterator[bool]:
         head.__dict__.pop("forward", None)
 
 
-def completion_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def completion_loss(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The summed negative log-likelihood of the labeled tokens, in nats.
 
     Equal to cross entropy over all logits with the other labels ignored.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..machine import main_memory
+from ..models import Model
 from .adapted_linear import is_plain
 from .fast import RESERVE_BYTES
 from .fused import LAYERS, linears_of, norm, rotate
@@ -24,7 +25,7 @@ _FEW_ROWS = 64  # up to here MKL takes up to twice as long for x W^T as for W x^
 
 
 @contextmanager
-def merged_layers(model: Any) -> Iterator[bool]:
+def merged_layers(model: Model) -> Iterator[bool]:
     """Inside, a model of Llama's build on a CPU answers from merged and joined weights.
 
     The weights are a copy, made anew at each entry from the adapter that is active then: the

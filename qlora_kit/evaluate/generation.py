@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..data import Conversation, encode_prompt, stop_ids
 from ..engine import merged_layers
+from ..models import Model, Tokenizer
 
 MAX_NEW_TOKENS = 64
 
@@ -23,8 +23,8 @@ class Answer:
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: Tokenizer,
     prompts: Sequence[Sequence[dict[str, str]]],
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = _GENERATION_BATCH,
@@ -67,14 +67,14 @@ def generate(
     return [answers[index] for index in range(len(prompts))]
 
 
-def _answer(tokenizer: Any, tokens: list[int], stops: set[int]) -> Answer:
+def _answer(tokenizer: Tokenizer, tokens: list[int], stops: set[int]) -> Answer:
     end = next((i for i, token in enumerate(tokens) if token in stops), None)
     said = tokens[:end]
     text = tokenizer.decode(said, skip_special_tokens=True).strip()
     return Answer(text, end is not None, len(said))
 
 
-def longer_than(tokenizer: Any, conversations: Sequence[Conversation], tokens: int) -> int:
+def longer_than(tokenizer: Tokenizer, conversations: Sequence[Conversation], tokens: int) -> int:
     """How many reference answers no model could give in so many tokens.
 
     Args:

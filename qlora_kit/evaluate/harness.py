@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from .. import KitError
 from ..machine import renew_pyarrow
-from ..models import quiet
+from ..models import Model, Tokenizer, quiet
 from .likelihood import ProbeItem
 
 _RESAMPLES = 100  # above 0, or the harness leaves out every error; accuracy's is a formula
@@ -70,7 +70,7 @@ def write_task(items: Sequence[ProbeItem], folder: str | Path, name: str) -> Pat
 
 
 def run_tasks(
-    model: Any, tokenizer: Any, tasks: Sequence[str], folder: str | Path | None = None,
+    model: Model, tokenizer: Tokenizer, tasks: Sequence[str], folder: str | Path | None = None,
     limit: int | None = None, few_shot: int | None = None, batch_size: int = 8,
     chat_template: bool = True,
 ) -> list[TaskScore]:  # fmt: skip

@@ -24,6 +24,7 @@ from ..data import (
     share_prompts,
     stop_ids,
 )
+from ..models import Model, Tokenizer
 
 _SCORING_TOKENS = 2048  # padded tokens a batch may hold
 _SHARED_TOKENS = 384  # in a row of prompts that share their beginning: attention sees all of it
@@ -39,7 +40,7 @@ class ProbeItem:
 
 
 def negative_log_likelihood(
-    model: Any, tokenizer: Any, conversations: Sequence[Sequence[dict[str, str]]]
+    model: Model, tokenizer: Tokenizer, conversations: Sequence[Sequence[dict[str, str]]]
 ) -> list[float]:
     """How surprised a model is by each conversation's answers: nats a token, stop included.
 
@@ -57,7 +58,7 @@ def negative_log_likelihood(
 
 
 def perplexity(
-    model: Any, tokenizer: Any, text: str, window: int = 1024, stride: int | None = None,
+    model: Model, tokenizer: Tokenizer, text: str, window: int = 1024, stride: int | None = None,
     max_tokens: int | None = None,
 ) -> float:  # fmt: skip
     """How many next tokens a model hesitates between, on plain text.
@@ -107,7 +108,7 @@ def perplexity(
     return math.exp(total / count)
 
 
-def _label_scores(model: Any, tokenizer: Any, examples: Sequence[Any]) -> list[float]:
+def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Any]) -> list[float]:
     """The summed log-probability of each example's labeled tokens, in nats.
 
     Answers to one prompt, or prompts with one beginning, are scored together: it is read once.
@@ -150,7 +151,7 @@ def _packs(examples: Sequence[Example]) -> list[Pack]:
 
 
 def probe(
-    model: Any, tokenizer: Any, items: Sequence[ProbeItem]
+    model: Model, tokenizer: Tokenizer, items: Sequence[ProbeItem]
 ) -> tuple[list[float], list[float]]:
     """General knowledge by likelihood: which choice does the model find most likely?
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import KitError
 from ..data import encode_prompt
+from ..models import Model, Tokenizer
 
 INSTRUCTION = (
     "Question: {question}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n"
@@ -28,7 +28,7 @@ class Verdict:
 
 
 def judge(
-    model: Any, tokenizer: Any, questions: Sequence[str],
+    model: Model, tokenizer: Tokenizer, questions: Sequence[str],
     first: Sequence[str], second: Sequence[str],
 ) -> list[Verdict]:  # fmt: skip
     """Let a model choose between two answers to each question, in both orders.
@@ -67,7 +67,7 @@ def judge(
     return verdicts
 
 
-def _chance_of_a(model: Any, tokenizer: Any, question: str, a: str, b: str) -> float:
+def _chance_of_a(model: Model, tokenizer: Tokenizer, question: str, a: str, b: str) -> float:
     """The judge's probability of A, of what it gives to A and B together."""
     import torch
 

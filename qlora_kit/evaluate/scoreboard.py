@@ -12,6 +12,7 @@ from .. import models, stats
 from ..data import Conversation
 from ..engine import ready
 from ..machine import peak_rss_gb, release_memory
+from ..models import Model, Tokenizer
 from ..runs import as_base
 from ..runs import load_run as load_run
 from .generation import MAX_NEW_TOKENS, Answer, generate
@@ -53,8 +54,8 @@ class Scoreboard:
 
 
 def evaluate(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: Tokenizer,
     conversations: Sequence[Conversation],
     probe_items: Sequence[ProbeItem] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,

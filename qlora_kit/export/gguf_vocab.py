@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from .. import KitError
+from ..models import Tokenizer
 
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -28,7 +29,7 @@ _CUTS = {
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 
 
-def add_tokenizer(writer: Any, tokenizer: Any, size: int, stops: set[int]) -> None:
+def add_tokenizer(writer: Any, tokenizer: Tokenizer, size: int, stops: set[int]) -> None:
     """Write a tokenizer into a GGUF file.
 
     Args:
@@ -137,7 +138,7 @@ def _prepends_space(raw: dict[str, Any]) -> bool:
     )
 
 
-def _add_special(writer: Any, tokenizer: Any, stops: set[int]) -> None:
+def _add_special(writer: Any, tokenizer: Tokenizer, stops: set[int]) -> None:
     for name in ("bos", "eos", "unk", "pad"):
         index = getattr(tokenizer, f"{name}_token_id")
         if index is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import KitError
 from ..data import stop_ids
+from ..models import Model, Tokenizer
 from .gguf_vocab import add_tokenizer
 
 QUANTS = ("f16", "q8_0", "q5_0", "q4_1", "q4_0")
@@ -21,7 +22,12 @@ _ARCHITECTURES = {"llama": ("llama", True), "mistral": ("llama", True),
 
 
 def write_gguf(
-    model: Any, tokenizer: Any, path: Path, quant: str = "f16", name: str = "", license: str = ""
+    model: Model,
+    tokenizer: Tokenizer,
+    path: Path,
+    quant: str = "f16",
+    name: str = "",
+    license: str = "",
 ) -> Path:
     """Write a dense model with its tokenizer and chat template into one GGUF file.
 
@@ -62,7 +68,7 @@ def write_gguf(
     return _write(writer, path)
 
 
-def write_adapter(model: Any, path: Path, name: str = "") -> Path:
+def write_adapter(model: Model, path: Path, name: str = "") -> Path:
     """Write a LoRA adapter alone, for llama.cpp's `--lora` on a GGUF of its base.
 
     Args:
@@ -145,7 +151,7 @@ def _add_shape(writer: Any, config: Any) -> None:
         )
 
 
-def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
+def _tensors(model: Model) -> Iterator[tuple[str, Any]]:
     """llama.cpp's name and the fp32 values of each tensor."""
     tied = model.config.tie_word_embeddings
     for name, parameter in model.state_dict().items():
@@ -214,7 +220,7 @@ def _head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _adapter_layers(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
+def _adapter_layers(model: Model) -> Iterator[tuple[str, Any, Any, float]]:
     """Name in the base, A (rank, in), B (out, rank) and scale of each adapted layer."""
     from peft.tuners.lora import LoraLayer
 

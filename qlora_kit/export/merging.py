@@ -11,13 +11,13 @@ from typing import Any
 from .. import KitError
 from ..engine import dense_weight
 from ..machine import exact_machine, release_memory
-from ..models import load, quiet
+from ..models import Model, Tokenizer, load, quiet
 from ..runs import TrainConfig, adapted_run, load_adapter, load_run, require_match, require_trained
 
 BASES = ("dequantized", "original")
 
 
-def merge(run: str | Path, into: str = "dequantized") -> tuple[Any, Any]:
+def merge(run: str | Path, into: str = "dequantized") -> tuple[Model, Tokenizer]:
     """A run's adapter merged into dense fp32 weights.
 
     Args:
@@ -45,7 +45,7 @@ def merge(run: str | Path, into: str = "dequantized") -> tuple[Any, Any]:
     return merged.eval(), tokenizer
 
 
-def load_base(config: TrainConfig, into: str = "dequantized") -> tuple[Any, Any]:
+def load_base(config: TrainConfig, into: str = "dequantized") -> tuple[Model, Tokenizer]:
     """A run's base without its adapter, as dense fp32 weights.
 
     Args:
@@ -91,7 +91,7 @@ def dequantize_into(packed: Any, dense: Any) -> int:
     return count
 
 
-def naive_merge(run: str | Path) -> tuple[Any, Any]:
+def naive_merge(run: str | Path) -> tuple[Model, Tokenizer]:
     """The trap, to be measured: merging into a 4-bit base, which rounds the sum to 4 bits again.
 
     PEFT dequantizes, adds, and quantizes again, with only a warning (peft#2321). Nothing else in

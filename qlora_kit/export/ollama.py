@@ -1,14 +1,18 @@
 """A Modelfile for Ollama: the chat template said in its language."""
 
 import json
-from typing import Any
 
 from .. import KitError
 from ..data import render, stop_ids
+from ..models import Model, Tokenizer
 
 
 def modelfile(
-    tokenizer: Any, weights: str, adapter: str = "", system: str | None = None, model: Any = None
+    tokenizer: Tokenizer,
+    weights: str,
+    adapter: str = "",
+    system: str | None = None,
+    model: "Model | None" = None,
 ) -> str:
     """An Ollama Modelfile with the chat template and the stop tokens.
 
@@ -45,7 +49,7 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def _pieces(tokenizer: Any) -> dict[str, tuple[str, str]] | None:
+def _pieces(tokenizer: Tokenizer) -> dict[str, tuple[str, str]] | None:
     """What the template puts before and after each role's words; None where that is not all."""
     words = {"system": "<<1>>", "user": "<<2>>", "assistant": "<<3>>"}
     talk = [{"role": role, "content": text} for role, text in words.items()]
@@ -67,13 +71,13 @@ def _pieces(tokenizer: Any) -> dict[str, tuple[str, str]] | None:
     return pieces if same and '"""' not in made and "{{" not in made else None
 
 
-def _render(tokenizer: Any, talk: list[dict[str, str]], answer_next: bool = False) -> str:
+def _render(tokenizer: Tokenizer, talk: list[dict[str, str]], answer_next: bool = False) -> str:
     """A conversation without the token that begins all text: Ollama adds that by itself."""
     text, begin = render(tokenizer, talk, answer_next), tokenizer.bos_token
     return text.removeprefix(begin) if begin and text.count(begin) == 1 else text
 
 
-def _default_system(tokenizer: Any, pieces: dict[str, tuple[str, str]]) -> str | None:
+def _default_system(tokenizer: Tokenizer, pieces: dict[str, tuple[str, str]]) -> str | None:
     """The system prompt that the template puts where there is none."""
     user, (opening, close) = pieces["user"][0] + "<<2>>", pieces["system"]
     try:

@@ -7,7 +7,6 @@ holds the next-token distribution at each place, the answers, the rendered promp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from .. import KitError
 from ..data import IGNORED, Conversation, encode, render, stop_ids
 from ..engine import ready
 from ..evaluate import MAX_NEW_TOKENS, Answer, generate
+from ..models import Model, Tokenizer
 from ..serve import running_llama_cpp
 
 # Where tokenizers differ: emoji of several code points, code, digits, spaces, other scripts.
@@ -55,8 +55,8 @@ class Reading:
 
 
 def make_sheet(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: Tokenizer,
     conversations: Sequence[Conversation],
     questions: int = 32,
     places: int = 4,
@@ -89,7 +89,7 @@ def make_sheet(
     return Sheet(tuple(chosen), tuple(prefixes), (*TOKEN_TEXTS, *prompts), max_new_tokens)
 
 
-def read_model(model: Any, tokenizer: Any, sheet: Sheet) -> Reading:
+def read_model(model: Model, tokenizer: Tokenizer, sheet: Sheet) -> Reading:
     """Read a model in transformers, from fp32 weights where they fit (`engine.ready`).
 
     Args:

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .. import KitError
 from ..data import Conversation, read, rows_of
 from ..machine import exact_machine, release_memory
-from ..models import load, quiet
+from ..models import Model, Tokenizer, load, quiet
 from ..runs import TrainConfig, adapted_run, load_run, require_trained, trained_system
 from ..stats import mean
 from .cards import license_of, model_card
@@ -202,7 +201,7 @@ def _write_both(job: _Job, scratch: Path, check: _Check) -> str:
 
 
 def _write_model(
-    job: _Job, path: Path, model: Any, tokenizer: Any, name: str, adapter: str = ""
+    job: _Job, path: Path, model: Model, tokenizer: Tokenizer, name: str, adapter: str = ""
 ) -> None:  # fmt: skip
     job.say(f"writing {path.name}")
     write_gguf(model, tokenizer, path, job.quant, name, license_of(job.config.model))

@@ -14,6 +14,8 @@ from .sources import PRECISIONS as PRECISIONS
 from .sources import ModelRef as ModelRef
 from .sources import locate as locate
 from .sources import resolve as resolve
+from .types import Model as Model
+from .types import Tokenizer as Tokenizer
 from .weights import Tensor as Tensor
 from .weights import fingerprint as fingerprint
 from .weights import read_header as read_header

@@ -16,9 +16,12 @@ from .cache import quantized_folder
 from .chat_templates import show_new_template
 from .logging import quiet
 from .sources import PRECISIONS, ModelRef, resolve
+from .types import Model, Tokenizer
 
 
-def load(name: str, precision: str = "nf4", machine: Machine | None = None) -> tuple[Any, Any]:
+def load(
+    name: str, precision: str = "nf4", machine: Machine | None = None
+) -> tuple[Model, Tokenizer]:
     """Load a model and its tokenizer with the right dtypes for this machine.
 
     On a CPU everything but the quantized products stays in fp32: a 16-bit sum drops the
@@ -129,7 +132,7 @@ def _quantization(precision: str, compute: Any) -> Any:
     return None
 
 
-def _keep_packing(model: Any) -> None:
+def _keep_packing(model: Model) -> None:
     """On AVX512-BF16, bitsandbytes' eval() repacks weights and train() does not undo it."""
     from bitsandbytes.nn import Linear4bit
 
@@ -154,7 +157,7 @@ def _require_exact_int8() -> None:
         )
 
 
-def _require_sound_blocks(model: Any) -> None:
+def _require_sound_blocks(model: Model) -> None:
     """bitsandbytes' AVX512 code (seen in 0.50.2) mis-scales rows that end within a block.
 
     Hardly a model has such rows (64 values are a block); one that has would be silently wrong.

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..models import quiet
+from ..models import Model, quiet
 from .adapter_safety import require_safe_adapter
 
 
-def load_adapter(model: Any, folder: str | Path, trainable: bool = False) -> Any:
+def load_adapter(model: Model, folder: str | Path, trainable: bool = False) -> Any:
     """Put a trained adapter on a model.
 
     Args:
@@ -27,7 +27,7 @@ def load_adapter(model: Any, folder: str | Path, trainable: bool = False) -> Any
 
 
 def load_adapters(
-    model: Any, folders: Mapping[str, str | Path], trainable: bool = False
+    model: Model, folders: Mapping[str, str | Path], trainable: bool = False
 ) -> Any:  # fmt: skip
     """Put several trained adapters on one frozen model; the first is active.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import KitError
 from ..machine import write_files, write_text
+from ..models import Model, Tokenizer
 from . import checkpoint, manifest
 from .config import TrainConfig, load_config
 
@@ -126,7 +127,7 @@ def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None
         raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
 
 
-def save_model(folder: Path, model: Any, tokenizer: Any) -> None:
+def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
     """Save what was trained: an adapter in PEFT's format, or a whole model with its tokenizer.
 
     Args:

@@ -9,13 +9,13 @@ from typing import Any
 from .. import KitError
 from ..data import Conversation, read
 from ..machine import Machine, digest
-from ..models import load
+from ..models import Model, Tokenizer, load
 from . import manifest
 from .adapters import load_adapter
 from .config import TrainConfig, load_config
 
 
-def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Any, Any]:
+def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Model, Tokenizer]:
     """Load a run's base model with its adapter on; of a full fine-tuning, the model itself.
 
     Args:
@@ -78,7 +78,7 @@ def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> 
     return sum((row.question, row.answer) in seen for row in conversations)
 
 
-def as_base(model: Any) -> AbstractContextManager[Any]:
+def as_base(model: Model) -> AbstractContextManager[Any]:
     """Inside, the model answers without its adapter.
 
     Args:
@@ -113,7 +113,7 @@ def adapted_run(run: str | Path) -> tuple[Path, TrainConfig]:
     return folder, load_config(folder / "config.yaml")
 
 
-def require_trained(model: Any, where: str | Path) -> None:
+def require_trained(model: Model, where: str | Path) -> None:
     """Refuse an adapter that changes nothing, because all of its B are zero.
 
     Args:

@@ -2,11 +2,11 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from .. import KitError
 from ..engine import ready
 from ..evaluate import Answer, generate
+from ..models import Model, Tokenizer
 from ..runs import as_base, load_run, trained_system
 from .client import ask, models
 
@@ -14,7 +14,7 @@ from .client import ask, models
 class Talk:
     """Keeps the turns so far, with the model ready to answer the next."""
 
-    def __init__(self, model: Any, tokenizer: Any, system: str | None, max_new_tokens: int):
+    def __init__(self, model: Model, tokenizer: Tokenizer, system: str | None, max_new_tokens: int):
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
         self.messages = [{"role": "system", "content": system}] if system is not None else []
         self._stack = ExitStack()

@@ -3,10 +3,11 @@
 from typing import Any
 
 from .. import KitError
+from ..models import Model
 from ..runs import TrainConfig, load_adapter, require_match
 
 
-def attach_adapters(model: Any, config: TrainConfig) -> Any:
+def attach_adapters(model: Model, config: TrainConfig) -> Any:
     """Freeze a model and put a LoRA adapter on each of its target layers.
 
     Args:
@@ -46,7 +47,7 @@ def attach_adapters(model: Any, config: TrainConfig) -> Any:
         ) from problem
 
 
-def _require_linear_layers(model: Any, targets: list[str]) -> None:
+def _require_linear_layers(model: Model, targets: list[str]) -> None:
     """Refuse names that PEFT would leave out in silence, or find something else under."""
     from torch.nn import Linear
     from transformers.pytorch_utils import Conv1D

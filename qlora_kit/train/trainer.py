@@ -24,6 +24,7 @@ from ..engine import (
     workers,
 )
 from ..machine import Machine, trim_memory
+from ..models import Model
 from ..runs import save_checkpoint, step_of
 
 _EXPLODED = 3.0  # times the first loss
@@ -118,7 +119,7 @@ class KitTrainer(SFTTrainer):
                 self.data_collator.at_once = 1
 
     def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: Model, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Forward and backward over the micro-batches; the loss is the mean over all tokens."""
         if not model.training:
@@ -180,7 +181,7 @@ class KitTrainer(SFTTrainer):
     def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: Model, trial: Any) -> None:
         """The Trainer writes straight into its folder, state last; here it is all or nothing."""
         self.require_finite()
         step, home = self.state.global_step, self.args.output_dir

@@ -24,7 +24,7 @@ from ..machine import (
     versions,
     write_text,
 )
-from ..models import load, no_telemetry, quiet
+from ..models import Model, Tokenizer, load, no_telemetry, quiet
 from ..runs import (
     Start,
     TrainConfig,
@@ -202,7 +202,7 @@ def build_trainer(
     return trainer
 
 
-def _numbers(model: Any) -> dict[str, Any]:
+def _numbers(model: Model) -> dict[str, Any]:
     """What is trained, by name, in copies that nobody rounds."""
     return {
         name: parameter.detach().clone()
@@ -211,7 +211,7 @@ def _numbers(model: Any) -> dict[str, Any]:
     }
 
 
-def _collator(config: TrainConfig, machine: Machine, tokenizer: Any, model: Any) -> Any:
+def _collator(config: TrainConfig, machine: Machine, tokenizer: Tokenizer, model: Model) -> Any:
     from ..data import MicroBatchCollator
 
     budget = config.token_budget
@@ -319,7 +319,7 @@ def _run(
     )
 
 
-def _require_trained(model: Any, folder: Path) -> None:
+def _require_trained(model: Model, folder: Path) -> None:
     """B starts at 0; where it still is, nothing was learned (qlora#38)."""
     untouched = [
         name for name, p in model.named_parameters() if "lora_B" in name and not p.detach().any()
