@@ -11,6 +11,7 @@ from .loading import load as load
 from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS
+from .sources import Precision as Precision
 from .sources import ModelRef as ModelRef
 from .sources import locate as locate
 from .sources import resolve as resolve

@@ -3,7 +3,11 @@ from .adapters import load_adapter as load_adapter
 from .adapters import load_adapters as load_adapters
 from .checkpoint import save_checkpoint as save_checkpoint
 from .checkpoint import step_of as step_of
+from .config import FAR_ABOVE as FAR_ABOVE
+from .config import LEARNING_RATES as LEARNING_RATES
 from .config import TrainConfig as TrainConfig
+from .config import default_learning_rate as default_learning_rate
+from .config import describe_fields as describe_fields
 from .config import load_config as load_config
 from .config import make_config as make_config
 from .folder import LOCK as LOCK
