@@ -13,7 +13,7 @@ import torch
 from ..data import IGNORED
 from ..models import Model
 
-_LOGIT_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
+HEAD_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
 _LOGIT_ROWS_GPU = 512  # there each product should be large
 _NOTHING_AFTER = ("Llama", "Mistral", "Qwen2", "Qwen3")  # the head's logits are the model's
 
@@ -100,7 +100,7 @@ class HeadLoss(torch.autograd.Function):
         """Args: h (rows, hidden), W (vocabulary, hidden), targets (rows). In nats, in fp32."""
         wide = torch.promote_types(h.dtype, torch.float32)
         total, dh = h.new_zeros((), dtype=wide), torch.empty_like(h, dtype=wide)
-        rows = _LOGIT_ROWS if h.device.type == "cpu" else _LOGIT_ROWS_GPU
+        rows = HEAD_ROWS if h.device.type == "cpu" else _LOGIT_ROWS_GPU
         for start in range(0, len(h), rows):
             here = slice(start, start + rows)
             logits = (h[here].to(W.dtype) @ W.t()).to(wide)

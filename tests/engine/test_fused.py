@@ -6,8 +6,8 @@ from qlora_kit.engine import completion_loss, fused_layers, loss, parallel
 from qlora_kit.engine.adapted_linear import dense_cache
 from qlora_kit.engine.fused import AttentionInputs, GatedMLP, rotate
 from qlora_kit.from_scratch import saved_for_backward
-from qlora_kit.memory import ModelShape, Settings, cpu_settings
-from qlora_kit.memory.formulas import HEAD_ROWS, is_fused, layer_bytes
+from qlora_kit.memory import ModelShape, Workload, workload_on
+from qlora_kit.memory.formulas import is_fused, layer_bytes
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig
 from qlora_kit.train import attach_adapters
@@ -149,7 +149,7 @@ def test_without_cached_weights_nothing_changes(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
-    assert (Settings().workers, HEAD_ROWS) == (parallel.WORKERS, loss._LOGIT_ROWS)
+    assert Workload().workers == parallel.WORKERS
     saved = []
     for layers in (2, 1):
         model = adapted(tiny)
@@ -158,8 +158,8 @@ def test_the_planner_counts_what_a_fused_layer_keeps(tiny, dtype):
         with dense_cache(model, dtype), fused_layers(model, dtype):
             saved.append(saved_for_backward(lambda m=model: completion_loss(m, batch()), model))
     shape = ModelShape.from_config(tiny)
-    settings = cpu_settings(
-        batch=2, sequence_length=30, rank=4, compute_bytes=dtype.itemsize, workers=1
+    settings = workload_on(
+        CPU, batch=2, sequence_length=30, rank=4, compute_bytes=dtype.itemsize, workers=1
     )
     assert is_fused(shape, settings)
     dense = dtype.itemsize * shape.linear_parameters // shape.layers  # there anyway

@@ -36,7 +36,10 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
         ({"data": "a", "output": "b", "rank": "many"}, "rank must be a valid integer, not 'many'"),
         ({"data": "a", "output": "b", "rank": 1.5}, "rank must be a valid integer"),
         ({"data": "a", "output": "b", "rank": 0}, "rank must be greater than 0, not 0"),
-        ({"data": "a", "output": "b", "max_steps": 0}, "max_steps must be greater than or equal to 1"),
+        (
+            {"data": "a", "output": "b", "max_steps": 0},
+            "max_steps must be greater than or equal to 1",
+        ),
         ({"data": "a", "output": "b", "dropout": 1.0}, "dropout"),
         ({"data": 3, "output": "b"}, "data must be a valid string, not 3"),
         ({"data": "a", "output": "b", "precision": "4bit"}, "precision"),

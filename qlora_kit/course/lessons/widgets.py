@@ -121,10 +121,10 @@ def explore_rank(W: Any) -> None:
 
 def explore_memory() -> None:
     """Move model, sequence length, batch and rank; see where the bytes go and what they fit on."""
-    from ...memory import GPUS, Settings, find_shape, plan
+    from ...memory import GPUS, Workload, find_shape, plan
 
     def draw(model: str, sequence_length: int, batch: int, rank: int) -> Any:
-        settings = Settings(sequence_length=sequence_length, batch=batch, rank=rank)
+        settings = Workload(sequence_length=sequence_length, batch=batch, rank=rank)
         found = plan(find_shape(model), settings, gpu="H200")
         fits = [name for name in GPUS if plan(find_shape(model), settings, gpu=name).fits]
         title = f"{model}: fits on " + (", ".join(fits[:3]) + " ..." if fits else "none of ours")

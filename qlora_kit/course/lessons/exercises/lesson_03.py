@@ -35,16 +35,16 @@ def adapter_gradients(answer: Any) -> str:
 
 def longest_sequence(answer: Any) -> str:
     """03.2: the longest listed sequence with which Llama-3.1-8B trains on a T4."""
-    from ....memory import Settings, find_shape, plan
+    from ....memory import Workload, find_shape, plan
 
     lengths = (512, 1024, 2048, 4096, 8192)
     given = number(answer)
     if given not in lengths:
         raise Hint(f"Choose one of {', '.join(map(str, lengths))}.")
     shape = find_shape("Llama-3.1-8B")
-    fitting = [n for n in lengths if plan(shape, Settings(sequence_length=n), gpu="T4").fits]
+    fitting = [n for n in lengths if plan(shape, Workload(sequence_length=n), gpu="T4").fits]
     if given > fitting[-1]:
-        found = plan(shape, Settings(sequence_length=int(given)), gpu="T4")
+        found = plan(shape, Workload(sequence_length=int(given)), gpu="T4")
         raise Hint(
             f"With {given:.0f} tokens the plan is {found.total / 1e9:.1f} GB of "
             f"{found.capacity / 1e9:.1f}, and a tenth must stay free: that does not fit."
