@@ -127,7 +127,7 @@ def describe_fields(settings: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def default_learning_rate(parameters: int, method: str = "lora") -> float:
+def default_learning_rate(parameters: float, method: str = "lora") -> float:
     """The peak learning rate that suits a model of this size, from `LEARNING_RATES`.
 
     Args:
