@@ -33,3 +33,8 @@ def test_memory_without_a_limit_is_the_machines(tmp_path):
 
     (tmp_path / "memory.max").write_text("max\n")
     assert hardware.main_memory(tmp_path)[1] == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
+def test_a_machine_knows_how_wide_its_numbers_are(dtype, size):
+    assert hardware.Machine("cpu", "test", dtype, 2, 8.0, 8.0).compute_bytes == size
