@@ -85,10 +85,10 @@ def locate(name: str) -> Path | None:
     if path.is_file():
         return converted_gguf(path)
     try:
-        found = try_to_load_from_cache(name, "config.json")
+        config = try_to_load_from_cache(name, "config.json")
     except ValueError:  # no Hub id either: an absent folder
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def require_safetensors(folder: Path) -> None:

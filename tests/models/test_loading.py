@@ -8,7 +8,6 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.machine import Machine, digest
 from qlora_kit.models import load, resolve
-from qlora_kit.models.loading import free
 
 SLOW_CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 BF16_CPU = Machine("cpu", "test", "bfloat16", 2, 8.0, 8.0)
@@ -262,13 +261,26 @@ def test_int8_products_that_overflow_are_refused_before_a_weight_is_read(monkeyp
         load("no-such-model", "int8", SLOW_CPU)
 
 
-def test_free_gives_the_memory_back(tiny):
-    import weakref
+def test_a_bug_is_not_called_a_damaged_model(tiny, monkeypatch):
+    from transformers import AutoModelForCausalLM
 
-    holder = {"model": load(str(tiny), "32bit", SLOW_CPU)[0]}
-    watch = weakref.ref(holder["model"])
-    free(holder)
-    assert watch() is None
+    def buggy(*_, **__):
+        raise NameError("name 'weihgts' is not defined")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", buggy)
+    with pytest.raises(NameError, match="weihgts"):
+        load(str(tiny), "nf4", SLOW_CPU)
+
+
+def test_an_error_that_is_only_a_name_is_said_with_its_kind(tiny, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    def lacking(*_, **__):
+        raise KeyError("rope_theta")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lacking)
+    with pytest.raises(KitError, match=r"cannot be loaded: KeyError: 'rope_theta' Check the files"):
+        load(str(tiny), "nf4", SLOW_CPU)
 
 
 def test_the_bundled_model_is_the_real_one():
