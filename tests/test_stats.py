@@ -58,9 +58,12 @@ def test_two_independent_groups_give_scipys_interval():
     first, second = rng.normal(0, 1, 40), rng.normal(0.5, 2, 25)
     found = independent_interval(first, second)
     expected = bootstrap(
-        (first, second), lambda a, b, axis: b.mean(axis) - a.mean(axis), n_resamples=10_000,
-        method="percentile", rng=1,
-    ).confidence_interval  # fmt: skip
+        (first, second),
+        lambda a, b, axis: b.mean(axis) - a.mean(axis),
+        n_resamples=10_000,
+        method="percentile",
+        rng=1,
+    ).confidence_interval
     assert found.mean == pytest.approx(second.mean() - first.mean())
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.03)
 

@@ -8,7 +8,7 @@ from ..data import Conversation, encode_prompt, stop_ids
 from ..engine import merged_layers
 from ..models import Model, Tokenizer
 
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 64  # the longest of the course's support answers has 40
 _BATCH_PROMPTS = 120  # chosen by hand: the course's test questions in one batch
 _BATCH_TOKENS = 16_384  # chosen by hand: what the caches of a batch may hold
 

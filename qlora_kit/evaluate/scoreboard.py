@@ -99,10 +99,10 @@ def evaluate_run(
     probe_items = read_probe(probe_file) if probe_file else []
     model, tokenizer = load_run(run)
     count = len(conversations)
-    known = trained_on(run, data, conversations)
-    if known:
+    leaked = trained_on(run, data, conversations)
+    if leaked:
         warnings.warn(
-            f"{known} of {count} rows of {data} are rows that {run} was TRAINED ON: the scores "
+            f"{leaked} of {count} rows of {data} are rows that {run} was TRAINED ON: the scores "
             "show what it learned by heart, not what it can do. Name a file that was held out.",
             stacklevel=2,
         )
@@ -116,7 +116,7 @@ def evaluate_run(
     board = evaluate(
         model, tokenizer, conversations, probe_items, max_new_tokens, report, similarity
     )
-    return dataclasses.replace(board, trained_on=known)
+    return dataclasses.replace(board, trained_on=leaked)
 
 
 def evaluate(

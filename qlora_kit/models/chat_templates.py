@@ -6,7 +6,7 @@ import warnings
 from ..machine import recall, remember
 
 _MEMO = "templates.json"
-_LONGEST = 4000  # characters shown
+_LONGEST = 4000  # characters shown; chosen by hand
 
 
 def show_new_template(model: str, template: str | None, own: bool = False) -> None:

@@ -67,8 +67,14 @@ def test_the_terminal_shows_all_four_texts_side_by_side(board):
     report.print_examples(board, console)
     report.print_scoreboard(board, console)
     text = out.getvalue()
-    for shown in ("Q0 <b>?", "Q8 <b>?", "[red]B[/red]", "+0.500 [+0.400, +0.600]", "token F1",
-                  "stop rate 0 against 5, p = 0.06"):  # fmt: skip
+    for shown in (
+        "Q0 <b>?",
+        "Q8 <b>?",
+        "[red]B[/red]",
+        "+0.500 [+0.400, +0.600]",
+        "token F1",
+        "stop rate 0 against 5, p = 0.06",
+    ):
         assert shown in text
     assert len(report._spread(board.examples, 5)) == 5
     assert len(report._spread(board.examples[:2], 5)) == 2

@@ -288,8 +288,10 @@ def test_the_bundled_model_is_the_real_one():
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
-        add_generation_prompt=True, return_tensors="pt", return_dict=True,
-    )  # fmt: skip
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])
 
@@ -302,9 +304,14 @@ def test_rows_that_end_within_a_block_are_right_or_refused(tiny, tmp_path):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=300, hidden_size=96, intermediate_size=160, num_hidden_layers=1,
-        num_attention_heads=4, num_key_value_heads=4, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=300,
+        hidden_size=96,
+        intermediate_size=160,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        eos_token_id=2,
+    )
     plain = LlamaForCausalLM(config)
     plain.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)
