@@ -1,10 +1,5 @@
 """Fine-tune a large language model with QLoRA on modest hardware, and see that it worked."""
 
-import logging
-
-# At its first import it advises to install a kernel that the kit has no use for.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
 __version__ = "0.1.0"
 
 

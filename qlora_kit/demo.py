@@ -8,16 +8,9 @@ from typing import Any
 
 from . import KitError
 from .data import bundled_data, read
-from .evaluate import (
-    Scoreboard,
-    evaluate,
-    print_examples,
-    print_scoreboard,
-    read_probe,
-    save_report,
-)
+from .evaluate import Scoreboard, evaluate_run, print_examples, print_scoreboard, save_report
 from .machine import write_text
-from .runs import LOCK, TrainConfig, load_config, load_run, locked_folder
+from .runs import LOCK, TrainConfig, load_config, locked_folder
 from .train import Run, fine_tune
 
 MARKER = ".qlora-kit-demo"  # stands in a folder that a demo made, and that the next may remove
@@ -31,8 +24,7 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
         console: a rich console to tell people on.
 
     Returns:
-        The run and its scoreboard; the scoreboard's seconds cover the whole demo and its
-        tokens_per_second is training's.
+        The run and its scoreboard; the scoreboard's seconds cover the whole demo.
 
     Raises:
         KitError: a folder that holds something else, or cannot be written to; or Ctrl-C in its
@@ -55,16 +47,15 @@ def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
     if run.status == "interrupted":
         raise KitError("The demo was stopped before its end; the same command begins it anew.")
     console.print("[bold]2. Base against tuned[/bold] on questions that were not trained on")
-    model, tokenizer = load_run(run.path)
-    board = evaluate(
-        model,
-        tokenizer,
-        read(bundled_data("support/test.jsonl")),
-        read_probe(bundled_data("support/probe.jsonl")),
+    board = evaluate_run(
+        run.path,
+        bundled_data("support/test.jsonl"),
+        bundled_data("support/probe.jsonl"),
         report=lambda line: console.print(f"   {line} ..."),
     )
+    seconds = time.perf_counter() - began
     board = dataclasses.replace(
-        board, seconds=time.perf_counter() - began, tokens_per_second=run.tokens_per_second
+        board, seconds=seconds, training_tokens_per_second=run.tokens_per_second
     )
     page = save_report(board, run.path, "qlora-kit demo: a support assistant for the Verdaloop")
     print_examples(board, console)

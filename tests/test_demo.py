@@ -79,7 +79,8 @@ def test_the_demo_leaves_a_run_with_its_report(tmp_path, small):
     folder = tmp_path / "runs/demo"
     run, board, text = demo(folder)
     assert (run.path, run.status, run.steps) == (folder, "finished", 2)
-    assert board.tokens_per_second == run.tokens_per_second
+    assert board.training_tokens_per_second == run.tokens_per_second
+    assert board.generation_tokens_per_second > 0
     assert "probe_accuracy" in board.tuned
     for name in ("adapter_model.safetensors", "scoreboard.json", "report.html"):
         assert name in contents(folder)

@@ -1,7 +1,6 @@
 """`qlora-kit eval`."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -21,31 +20,21 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score base and tuned on held-out questions; scoreboard and report go into the run folder."""
-    from ..data import bundled_data, read
-    from ..evaluate import evaluate as score
-    from ..evaluate import longer_than, print_examples, print_scoreboard, read_probe, save_report
-    from ..runs import load_run, trained_on
+    from ..data import bundled_data
+    from ..evaluate import evaluate_run, print_examples, print_scoreboard, save_report
 
-    conversations = read(data, prompt_field, completion_field)
-    items = read_probe(bundled_data("support/probe.jsonl")) if probe else []
-    model, tokenizer = load_run(run)
-    n = len(conversations)
-    if known := trained_on(run, data, conversations):
-        warnings.warn(
-            f"{known} of {n} rows of {data} are rows that {run} was TRAINED ON: the scores show "
-            "what it learned by heart, not what it can do. Name a file that was held out.",
-            stacklevel=2,
-        )
-    if cut := longer_than(tokenizer, conversations, max_new_tokens):
-        warnings.warn(
-            f"{cut} of {n} reference answers are longer than --max-new-tokens {max_new_tokens}, "
-            "so that the model's are cut before they can be as long.",
-            stacklevel=2,
-        )
-    say = None if as_json else lambda line: print(f"{line} ...")
-    board = score(model, tokenizer, conversations, items, max_new_tokens, say, similarity)
-    seen = f" ({known} of {n} rows it was trained on)" if known else ""
-    page = save_report(board, run, f"{run.name} on {data.name}{seen}")
+    board = evaluate_run(
+        run,
+        data,
+        bundled_data("support/probe.jsonl") if probe else None,
+        prompt_field,
+        completion_field,
+        max_new_tokens,
+        None if as_json else lambda line: print(f"{line} ..."),
+        similarity,
+    )
+    leak = f" ({board.trained_on} of {board.n} rows it was trained on)" if board.trained_on else ""
+    page = save_report(board, run, f"{run.name} on {data.name}{leak}")
     if as_json:
         print(json.dumps(board.as_json(), ensure_ascii=False))
         return

@@ -10,33 +10,39 @@ from .options import Json
 
 
 def models(
-    action: Annotated[str, typer.Argument(help="list, or fetch a bundled model")] = "list",
+    action: Annotated[str, typer.Argument(help="list, fetch a bundled model, or prune")] = "list",
     name: Annotated[str, typer.Argument(help="the bundled model to fetch")] = "smollm2",
     force: Annotated[bool, typer.Option(help="Build it again, also when it is there.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models at hand, or make a bundled one ready for offline use."""
-    from ..models import BUNDLED, cached_models, fetch
+    """List the models at hand, make a bundled one ready for offline use, or free room.
+
+    The copies in 4 bits that loading leaves behind are listed, too; prune removes those of other
+    versions of the libraries.
+    """
+    from ..models import BUNDLED, cached_models, fetch, prune_copies
 
     if action == "fetch":
         folder = fetch(name, force)
         print(json.dumps({"name": name, "folder": str(folder)}) if as_json else folder)
         return
-    if action != "list":
-        raise KitError(f"No action {action!r}: use 'list' or 'fetch'.")
-    cached = {name: (folder, size) for name, folder, size in cached_models()}
-    names = list(dict.fromkeys([*BUNDLED, *cached]))
-    table: list[dict[str, Any]] = [
-        {"name": name, "folder": None, "size_gb": None} for name in names
+    if action not in ("list", "prune"):
+        raise KitError(f"No action {action!r}: use 'list', 'fetch' or 'prune'.")
+    folders = cached_models() if action == "list" else prune_copies()
+    rows: list[dict[str, Any]] = [
+        {"name": each.name, "folder": str(each.folder), "size_gb": round(each.size_gb, 3)}
+        for each in folders
     ]
-    for row in table:
-        if row["name"] in cached:
-            folder, size = cached[row["name"]]
-            row.update(folder=str(folder), size_gb=round(size, 3))
+    if action == "list":
+        absent = [name for name in BUNDLED if name not in {each.name for each in folders}]
+        rows = [{"name": name, "folder": None, "size_gb": None} for name in absent] + rows
     if as_json:
-        print(json.dumps(table, indent=1))
+        print(json.dumps(rows, indent=1))
         return
-    for row in table:
+    for row in rows:
         here = f"{row['size_gb']} GB in {row['folder']}" if row["folder"] else "not fetched yet"
         print(f"{row['name']:<12} {here}")
-    print("Also: a Hub id (org/name), a folder with safetensors, or a .gguf file.")
+    if action == "list":
+        print("Also: a Hub id (org/name), a folder with safetensors, or a .gguf file.")
+    else:
+        print(f"Removed {len(rows)} copies in 4 bits.")

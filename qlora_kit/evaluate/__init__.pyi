@@ -22,4 +22,5 @@ from .report import save_report as save_report
 from .report import scoreboard_figure as scoreboard_figure
 from .scoreboard import Scoreboard as Scoreboard
 from .scoreboard import evaluate as evaluate
+from .scoreboard import evaluate_run as evaluate_run
 from .scoreboard import load_run as load_run

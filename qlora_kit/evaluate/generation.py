@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..data import Conversation, encode_prompt, stop_ids
 from ..engine import merged_layers
 from ..models import Model, Tokenizer
 
-MAX_NEW_TOKENS = 64
-
-
-_GENERATION_BATCH, _GENERATION_TOKENS = 120, 16_384  # of prompts; of what their caches hold
+MAX_NEW_TOKENS = 64  # the longest of the course's support answers has 40
+_BATCH_PROMPTS = 120  # chosen by hand: the course's test questions in one batch
+_BATCH_TOKENS = 16_384  # chosen by hand: what the caches of a batch may hold
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def generate(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[dict[str, str]]],
     max_new_tokens: int = MAX_NEW_TOKENS,
-    batch_size: int = _GENERATION_BATCH,
+    batch_size: int = _BATCH_PROMPTS,
 ) -> list[Answer]:
     """Greedy answers in batches, padded left so that each answer continues its own prompt.
 
@@ -46,8 +46,17 @@ def generate(
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
     longest = max(map(len, encoded), default=0) + max_new_tokens
-    batch_size = max(1, min(batch_size, _GENERATION_TOKENS // longest))
+    batch_size = max(1, min(batch_size, _BATCH_TOKENS // longest))
     answers: dict[int, Answer] = {}
+    write: Any = model.generate  # an adapted model's is typed as whatever a module may hold
+    greedily = {
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+        **dict.fromkeys(("temperature", "top_p", "top_k")),
+        "use_cache": True,
+        "eos_token_id": sorted(stops),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     with torch.inference_mode(), merged_layers(model):
         for begin in range(0, len(order), batch_size):
             batch = order[begin : begin + batch_size]
@@ -57,11 +66,7 @@ def generate(
             for line, index in enumerate(batch):
                 ids[line, width - len(encoded[index]) :] = torch.tensor(encoded[index])
                 mask[line, width - len(encoded[index]) :] = 1
-            output = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False,
-                temperature=None, top_p=None, top_k=None, use_cache=True,
-                eos_token_id=sorted(stops), pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
+            output = write(input_ids=ids, attention_mask=mask, **greedily)
             for line, index in enumerate(batch):
                 answers[index] = _answer(tokenizer, output[line, width:].tolist(), stops)
     return [answers[index] for index in range(len(prompts))]
@@ -69,9 +74,9 @@ def generate(
 
 def _answer(tokenizer: Tokenizer, tokens: list[int], stops: set[int]) -> Answer:
     end = next((i for i, token in enumerate(tokens) if token in stops), None)
-    said = tokens[:end]
-    text = tokenizer.decode(said, skip_special_tokens=True).strip()
-    return Answer(text, end is not None, len(said))
+    written = tokens[:end]
+    text = str(tokenizer.decode(written, skip_special_tokens=True)).strip()
+    return Answer(text, end is not None, len(written))
 
 
 def longer_than(tokenizer: Tokenizer, conversations: Sequence[Conversation], tokens: int) -> int:

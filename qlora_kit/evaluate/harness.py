@@ -1,22 +1,21 @@
 """A bridge to lm-evaluation-harness: its tasks, or your own, on an adapter, also offline."""
 
 import importlib.util
-import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from .. import KitError
-from ..machine import renew_pyarrow
-from ..models import Model, Tokenizer, quiet
+from ..data import write_jsonl
+from ..machine import renew_pyarrow, write_text
+from ..models import Model, Tokenizer, errors_only, quiet
 from .likelihood import ProbeItem
 
 _RESAMPLES = 100  # above 0, or the harness leaves out every error; accuracy's is a formula
+_FEW_SHOT_SEED = 1234  # as the harness's own command line draws its worked examples
 
 
 @dataclass(frozen=True)
@@ -52,28 +51,37 @@ def write_task(items: Sequence[ProbeItem], folder: str | Path, name: str) -> Pat
     folder = Path(folder).expanduser().resolve()
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / f"{name}.jsonl"
-    rows = [{"question": i.question, "choices": list(i.choices), "answer": i.answer} for i in items]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    write_jsonl([asdict(item) for item in items], data)
+    means = [
+        {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+        for metric in ("acc", "acc_norm")
+    ]
     task = {
-        "task": name, "dataset_path": "json", "test_split": "test",
+        "task": name,
+        "dataset_path": "json",
+        "test_split": "test",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "output_type": "multiple_choice",
-        "doc_to_text": "{{question}}", "doc_to_choice": "{{choices}}", "doc_to_target": "answer",
-        "metric_list": [
-            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-            for metric in ("acc", "acc_norm")
-        ],
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer",
+        "metric_list": means,
         "metadata": {"version": 1},
-    }  # fmt: skip
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False), "utf-8")
+    }
+    write_text(folder / f"{name}.yaml", yaml.safe_dump(task, sort_keys=False))
     return folder
 
 
 def run_tasks(
-    model: Model, tokenizer: Tokenizer, tasks: Sequence[str], folder: str | Path | None = None,
-    limit: int | None = None, few_shot: int | None = None, batch_size: int = 8,
+    model: Model,
+    tokenizer: Tokenizer,
+    tasks: Sequence[str],
+    folder: str | Path | None = None,
+    limit: int | None = None,
+    few_shot: int | None = None,
+    batch_size: int = 8,
     chat_template: bool = True,
-) -> list[TaskScore]:  # fmt: skip
+) -> list[TaskScore]:
     """Score a loaded model, with or without adapter, on tasks of lm-evaluation-harness.
 
     Args:
@@ -106,17 +114,35 @@ def run_tasks(
     if unknown or not tasks:
         where = f" nor in {folder}" if folder else "; --folder names a folder of your own"
         raise KitError(f"No task {', '.join(unknown) or 'given'} in the harness{where}.")
-    with quiet(), _quiet_harness():
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # it would fork a process with a model in it
+    with quiet(), errors_only("lm_eval", "accelerate"), _no_bars():
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         try:
-            found = lm_eval.simple_evaluate(
-                model=wrapped, tasks=list(tasks), task_manager=manager, limit=limit,
-                num_fewshot=few_shot, bootstrap_iters=_RESAMPLES, log_samples=False,
+            # Not through simple_evaluate, which asks git and pip about the machine.
+            results = lm_eval.evaluate(
+                lm=wrapped,
+                task_dict=_load_tasks(manager, tasks, few_shot),
+                limit=limit,
+                bootstrap_iters=_RESAMPLES,
+                log_samples=False,
                 apply_chat_template=chat_template,
-            )  # fmt: skip
+            )["results"]
         except (OSError, ConnectionError, ValueError) as problem:
             raise KitError(f"The harness could not run {', '.join(tasks)}: {problem}") from problem
-    return [score for task, table in found["results"].items() for score in _scores(task, table)]
+    return [score for task, table in results.items() for score in _scores(task, table)]
+
+
+def _load_tasks(manager: Any, tasks: Sequence[str], few_shot: int | None) -> Any:
+    """Tasks with their worked examples set as `lm_eval.simple_evaluate` sets them."""
+    loaded = manager.load(list(tasks))
+    for task in loaded["tasks"].values():
+        usual = task.get_config("num_fewshot")
+        if usual != 0:  # where a task says none, none it is
+            task.set_config(
+                key="num_fewshot", value=few_shot if few_shot is not None else usual or 0
+            )
+        task.set_fewshot_seed(seed=_FEW_SHOT_SEED)
+    return loaded
 
 
 def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
@@ -131,27 +157,16 @@ def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
 
 
 @contextmanager
-def _quiet_harness() -> Iterator[None]:
-    """Its advice is about arguments chosen here, and it asks git and pip about the machine."""
+def _no_bars() -> Iterator[None]:
+    """Inside, the library that reads the tasks' data shows no bars."""
     import datasets
     from datasets.utils import are_progress_bars_disabled
 
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "accelerate")]
-    levels = [logger.level for logger in loggers]
     bars = not are_progress_bars_disabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
-        with (
-            patch("lm_eval.evaluator.get_git_commit_hash", return_value=None),
-            patch("lm_eval.evaluator.add_env_info"),
-            patch.dict(os.environ, DISABLE_MULTIPROC="1"),  # it would fork a loaded model
-        ):
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
         if bars:
             datasets.enable_progress_bars()
 
@@ -164,6 +179,6 @@ def _scores(task: str, table: dict[str, Any]) -> list[TaskScore]:
         if "," not in key or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         error = table.get(key.replace(",", "_stderr,"))
-        known = float(error) if isinstance(error, int | float) else None
-        scores.append(TaskScore(task, metric, float(value), known))
+        error = float(error) if isinstance(error, int | float) else None
+        scores.append(TaskScore(task, metric, float(value), error))
     return scores

@@ -26,8 +26,9 @@ from ..data import (
 )
 from ..models import Model, Tokenizer
 
-_SCORING_TOKENS = 2048  # padded tokens a batch may hold
-_SHARED_TOKENS = 384  # in a row of prompts that share their beginning: attention sees all of it
+_SCORING_TOKENS = 2048  # padded tokens a batch may hold; chosen by hand
+# In a row of prompts that share their beginning: attention sees all of it. Chosen by hand.
+_SHARED_TOKENS = 384
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,13 @@ def negative_log_likelihood(
 
 
 def perplexity(
-    model: Model, tokenizer: Tokenizer, text: str, window: int = 1024, stride: int | None = None,
+    model: Model,
+    tokenizer: Tokenizer,
+    text: str,
+    window: int = 1024,
+    stride: int | None = None,
     max_tokens: int | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """How many next tokens a model hesitates between, on plain text.
 
     The text is read in windows. With a stride below the window, windows overlap and each token
@@ -108,7 +113,7 @@ def perplexity(
     return math.exp(total / count)
 
 
-def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Any]) -> list[float]:
+def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[float]:
     """The summed log-probability of each example's labeled tokens, in nats.
 
     Answers to one prompt, or prompts with one beginning, are scored together: it is read once.
@@ -129,14 +134,14 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Any]) -
     with torch.inference_mode():
         for rows in cut([vars(row) for row in packs], _SCORING_TOKENS):
             segments = stack(rows, "segments", 0)
-            seen = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
+            inputs = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
             if any(len({*row["segments"]} - {0}) > 1 for row in rows):
-                seen["attention_mask"] = block_mask(segments, shared=0)
-                seen["position_ids"] = stack(rows, "position_ids", 0)
+                inputs["attention_mask"] = block_mask(segments, shared=0)
+                inputs["position_ids"] = stack(rows, "position_ids", 0)
             targets = stack(rows, "labels", IGNORED)[:, 1:]
             scored = targets != IGNORED
             with logits_only_where(model, torch.nn.functional.pad(scored, (0, 1))):
-                logits = model(**seen, use_cache=False).logits.float()
+                logits = model(**inputs, use_cache=False).logits.float()
             surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
             sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
     return sums.tolist()
@@ -155,6 +160,8 @@ def probe(
 ) -> tuple[list[float], list[float]]:
     """General knowledge by likelihood: which choice does the model find most likely?
 
+    Choices are compared by their mean log-probability a token, the stop included.
+
     Args:
         model, tokenizer: from `models.load`, with or without an adapter.
         items: from `read_probe`.
@@ -163,18 +170,14 @@ def probe(
         (1 or 0 for each item's choice being right, nats a token of each right answer).
     """
     stops = stop_ids(tokenizer, model)
-    talks = [_asked(item.question, choice) for item in items for choice in item.choices]
-    examples = [encode(tokenizer, talk, stops=stops) for talk in talks]
-    sums = iter(
-        total / example.learned
-        for total, example in zip(_label_scores(model, tokenizer, examples), examples, strict=True)
-    )
+    dialogs = [_dialog(item.question, choice) for item in items for choice in item.choices]
+    examples = [encode(tokenizer, dialog, stops=stops) for dialog in dialogs]
+    sums = _label_scores(model, tokenizer, examples)
+    means = iter([total / each.learned for total, each in zip(sums, examples, strict=True)])
     right, surprise = [], []
     for item in items:
-        likelihoods = [next(sums) for _ in item.choices]
-        right.append(
-            float(max(range(len(likelihoods)), key=likelihoods.__getitem__) == item.answer)
-        )
+        likelihoods = [next(means) for _ in item.choices]
+        right.append(float(likelihoods.index(max(likelihoods)) == item.answer))
         surprise.append(-likelihoods[item.answer])
     return right, surprise
 
@@ -224,10 +227,10 @@ def _probe_item(row: dict[str, Any]) -> ProbeItem:
             f"{len(choices) - 1}"
         )
     for choice in choices:
-        checked(_asked(question, choice))
+        checked(_dialog(question, choice))
     return ProbeItem(question, tuple(choices), answer)
 
 
-def _asked(question: str, choice: str) -> list[dict[str, str]]:
+def _dialog(question: str, choice: str) -> list[dict[str, str]]:
     """A question with one of its choices, as the model is asked how likely it is."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": choice}]

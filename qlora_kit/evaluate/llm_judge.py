@@ -28,9 +28,12 @@ class Verdict:
 
 
 def judge(
-    model: Model, tokenizer: Tokenizer, questions: Sequence[str],
-    first: Sequence[str], second: Sequence[str],
-) -> list[Verdict]:  # fmt: skip
+    model: Model,
+    tokenizer: Tokenizer,
+    questions: Sequence[str],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> list[Verdict]:
     """Let a model choose between two answers to each question, in both orders.
 
     Judges favor what they read first (or last), and small ones hardly read at all. So each pair

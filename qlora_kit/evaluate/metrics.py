@@ -29,7 +29,7 @@ def normalize(text: str) -> list[str]:
 
     Source: the SQuAD evaluation script (Rajpurkar et al. 2016).
     """
-    plain = _PUNCTUATION.sub(lambda found: found["kept"] or " ", text.lower())
+    plain = _PUNCTUATION.sub(lambda match: match["kept"] or " ", text.lower())
     words = spaced_words(plain)
     return spaced_words(re.sub(r"\b(a|an|the)\b(?![+#])", " ", plain)) or words
 
@@ -40,11 +40,12 @@ def token_f1(answer: str, reference: str) -> float:
     Args:
         answer, reference: two texts.
     """
-    said, wanted = normalize(answer), normalize(reference)
-    if not said or not wanted:
-        return float(said == wanted)
-    common = sum((Counter(said) & Counter(wanted)).values())
-    return 2 * common / (len(said) + len(wanted))
+    answer_words = normalize(answer)
+    reference_words = normalize(reference)
+    if not answer_words or not reference_words:
+        return float(answer_words == reference_words)
+    common = sum((Counter(answer_words) & Counter(reference_words)).values())
+    return 2 * common / (len(answer_words) + len(reference_words))
 
 
 class RougeWords:
@@ -60,6 +61,7 @@ class RougeWords:
         return spaced_words("".join(mark if kind in "LMN" else " " for mark, kind in kinds))
 
 
+# What people call each metric of a scoreboard, with its unit.
 LABELS = {
     "token_f1": "token F1",
     "rouge_l": "ROUGE-L",
@@ -71,6 +73,8 @@ LABELS = {
     "probe_accuracy": "general knowledge, accuracy",
     "probe_nll": "general knowledge, NLL (nats a token)",
 }
+# Scores of one question whose mean over all of them has a name of its own.
+MEANS = {"stopped": "stop_rate", "length": "mean_length"}
 
 
 def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[str, list[float]]:
@@ -78,7 +82,7 @@ def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[
 
     Args:
         answers: from `generate`.
-        references: the answers wanted, in the same order.
+        references: the right answers, in the same order.
 
     Returns:
         token_f1, rouge_l, exact_match and stopped from 0 to 1; length in tokens.
@@ -91,6 +95,6 @@ def score_answers(answers: Sequence[Answer], references: Sequence[str]) -> dict[
         "token_f1": [token_f1(answer.text, reference) for answer, reference in pairs],
         "rouge_l": [scorer.score(ref, answer.text)["rougeL"].fmeasure for answer, ref in pairs],
         "exact_match": [float(normalize(a.text) == normalize(ref)) for a, ref in pairs],
-        "stop_rate": [float(answer.stopped) for answer in answers],
-        "mean_length": [float(answer.tokens) for answer in answers],
+        "stopped": [float(answer.stopped) for answer in answers],
+        "length": [float(answer.tokens) for answer in answers],
     }

@@ -9,6 +9,7 @@ here, and the gate stops them.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -170,8 +171,8 @@ def compare(
         kl_worst=float(kl.max()),
         top1=float((adapter.log_probs.argmax(1) == step.log_probs.argmax(1)).mean()),
         kl_base=float(divergence(base, step).mean()),
-        score=stats.mean(after),
-        score_change=stats.paired_bootstrap(before, after, graded=True),
+        score=fmean(after),
+        score_change=stats.paired_interval(before, after, graded=True),
         prompts_equal=_share_equal(adapter.prompts, step.prompts),
         tokens_equal=_share_equal(adapter.tokens, step.tokens),
         bound=bound,

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from .. import KitError
 from ..data import Conversation, read, rows_of
 from ..machine import exact_machine, release_memory
 from ..models import Model, Tokenizer, load, quiet
 from ..runs import TrainConfig, adapted_run, load_run, require_trained, trained_system
-from ..stats import mean
 from .cards import license_of, model_card
 from .gguf_writer import QUANTS, architecture_of, write_adapter, write_gguf
 from .merging import BASES, load_base, merge
@@ -68,7 +68,7 @@ class _Check:
         require_parity(self.report())  # the first bad step ends it: the rest would only repeat it
 
     def report(self) -> Parity:
-        score = mean(scores(self.sheet, self.adapter))
+        score = fmean(scores(self.sheet, self.adapter))
         return Parity(len(self.sheet.conversations), score, tuple(self.steps))
 
 

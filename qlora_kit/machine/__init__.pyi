@@ -5,6 +5,9 @@ from .allocator import share_freed_memory as share_freed_memory
 from .allocator import trim_memory as trim_memory
 from .cache import CACHE_VARIABLE as CACHE_VARIABLE
 from .cache import cache_home as cache_home
+from .cache import once_for_files as once_for_files
+from .cache import recall as recall
+from .cache import remember as remember
 from .checks import Check as Check
 from .checks import doctor as doctor
 from .checks import doctor_report as doctor_report
@@ -12,9 +15,8 @@ from .colab import renew_pyarrow as renew_pyarrow
 from .files import digest as digest
 from .files import flush as flush
 from .files import flush_all as flush_all
-from .files import is_settled as is_settled
-from .files import state as state
 from .files import while_unchanged as while_unchanged
+from .files import write_bytes as write_bytes
 from .files import write_files as write_files
 from .files import write_text as write_text
 from .hardware import GB as GB

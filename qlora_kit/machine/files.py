@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 State = tuple[str, int, int, int, int]
 T = TypeVar("T")
 
 _SCRATCH = ".writing"
-_SETTLED = 2.0  # seconds; a file touched later may still change within its clock's tick
+_SETTLED = 2.0  # seconds, FAT's clock tick: within it a file may change and show the same time
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,9 +29,22 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: no room, or no permission; the file is as it was.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """As `write_text`, with bytes.
+
+    Args:
+        path: the file.
+        content: its bytes.
+
+    Raises:
+        OSError: see `write_text`.
+    """
     scratch = _new_scratch(path.parent)
     try:
-        scratch.write_text(text, encoding="utf-8")
+        scratch.write_bytes(content)
         flush(scratch)
         scratch.replace(path)
     finally:
@@ -52,9 +65,10 @@ def write_files(folder: Path, write: Callable[[Path], object], last: Sequence[st
         scratch.mkdir(parents=True)
         write(scratch)
         flush_all(scratch)
-        paths = sorted(scratch.iterdir(), key=lambda path: (path.name in last, path.name))
-        paths.sort(key=lambda path: last.index(path.name) if path.name in last else -1)
-        for path in paths:
+        order = {name: place for place, name in enumerate(last, 1)}
+        for path in sorted(
+            scratch.iterdir(), key=lambda path: (order.get(path.name, 0), path.name)
+        ):
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -96,38 +110,36 @@ def state(path: Path) -> State:
     Raises:
         OSError: it is not there.
     """
-    found = path.stat()
-    times = found.st_mtime_ns, found.st_ctime_ns
-    return str(path.resolve()), found.st_size, *times, found.st_ino
+    now = path.stat()
+    return str(path.resolve()), now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino
 
 
-def is_settled(seen: State) -> bool:
+def is_settled(file: State) -> bool:
     """Whether a file's next change will show in its state.
 
     Args:
-        seen: the file's state.
+        file: its state.
     """
-    return max(seen[2:4]) < (time.time() - _SETTLED) * 1e9
+    return max(file[2:4]) < (time.time() - _SETTLED) * 1e9
 
 
 def while_unchanged(read: Callable[[Path], T]) -> Callable[[Path], T]:
-    """Let a function of a file remember, in this process, what it found until the file changes.
+    """Let a function of a file remember, in this process, its result until the file changes.
 
     Args:
         read: the function; reading the file is all that it does.
     """
-    known: dict[str, tuple[State, T]] = {}
+    results: dict[str, tuple[State, T]] = {}
 
     @functools.wraps(read)
     def remembering(path: Path) -> T:
-        seen = state(path)
-        before = known.get(seen[0])
-        if before is not None and before[0] == seen:
-            return before[1]
-        found = read(path)
-        if is_settled(seen):
-            known[seen[0]] = seen, found
-        return found
+        now = state(path)
+        before, result = results.get(now[0], (None, None))
+        if before != now:
+            result = read(path)
+            if is_settled(now):
+                results[now[0]] = now, result
+        return cast(T, result)
 
     return remembering
 

@@ -1,8 +1,8 @@
 """What this machine is: its device, the dtype it is fast in, free memory."""
 
 import dataclasses
-import importlib
 import importlib.metadata
+import logging
 import os
 import platform
 import sys
@@ -35,6 +35,11 @@ class Machine:
     gpu_free_gb: float = 0.0
     gpu_total_gb: float = 0.0
 
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of a number in the compute dtype."""
+        return 4 if self.compute_dtype == "float32" else 2
+
     def __str__(self) -> str:
         memory = f"{self.free_memory_gb:.1f} of {self.total_memory_gb:.1f} GB free"
         if self.device == "cuda":
@@ -56,12 +61,10 @@ def fast_cpu_dtype(capabilities: Mapping[str, object], environ: Mapping[str, str
         "bfloat16" or "float32".
     """
     limit = environ.get("ONEDNN_MAX_CPU_ISA", environ.get("DNNL_MAX_CPU_ISA", "ALL")).upper()
-    if limit not in ("ALL", "DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16") and not (
-        limit.startswith(("AVX512_CORE_AMX", "AVX10"))
-    ):
-        return "float32"
+    allowed = limit in ("ALL", "DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16")
+    allowed = allowed or limit.startswith(("AVX512_CORE_AMX", "AVX10"))
     fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bfloat16" if fast else "float32"
+    return "bfloat16" if allowed and fast else "float32"
 
 
 def fast_cuda_dtype(capability: tuple[int, int]) -> str:
@@ -82,6 +85,8 @@ def detect() -> Machine:
     import torch
 
     settle_functions()
+    # At its first import it advises to install a kernel that the kit has no use for.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     free, total = main_memory()
     common: dict[str, Any] = {
         "cores": usable_cores(),
@@ -164,13 +169,13 @@ def peak_rss_gb() -> float:
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a run does."""
     names = ("torch", "bitsandbytes", "transformers", "peft", "trl", "accelerate", "datasets")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in ("qlora-kit", *names):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            installed[name] = "missing"
+    return installed
 
 
 def exact_machine() -> Machine:

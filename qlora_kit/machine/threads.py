@@ -26,8 +26,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-_MKL_FUNCTIONS = ("acos", "asin", "atan", "cos", "erf", "erfc", "exp", "expm1", "log", "log10",
-                  "log1p", "log2", "sin", "sqrt", "tan", "tanh")  # fmt: skip
+_MKL_FUNCTIONS = "acos asin atan cos erf erfc exp expm1 log log10 log1p log2 sin sqrt tan tanh"
 
 
 @cache
@@ -41,5 +40,5 @@ def settle_functions() -> None:
     import torch
 
     for dtype in (torch.float32, torch.float64):
-        for name in _MKL_FUNCTIONS:
+        for name in _MKL_FUNCTIONS.split():
             getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))

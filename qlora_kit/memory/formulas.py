@@ -154,7 +154,7 @@ def workload_on(machine: Machine, **changes: Any) -> Workload:
         device="cpu",
         optimizer="adamw",
         checkpointing=False,
-        compute_bytes=4 if machine.compute_dtype == "float32" else 2,
+        compute_bytes=machine.compute_bytes,
         workers=workers(),
     )
     return replace(own, **changes)

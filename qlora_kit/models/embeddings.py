@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_TOKENS = 256  # what the model was trained for; the rest of a longer text is not read
-_BATCH = 32
+_BATCH = 32  # chosen by hand
 
 
 @lru_cache(maxsize=1)
@@ -47,12 +47,10 @@ def embed(texts: Sequence[str]) -> "torch.Tensor":
     model, tokenizer = _model()
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     rows: dict[int, torch.Tensor] = {}
+    as_trained = {"padding": True, "truncation": True, "max_length": MAX_TOKENS}
     for begin in range(0, len(order), _BATCH):
         chosen = order[begin : begin + _BATCH]
-        batch = tokenizer(
-            [texts[index] for index in chosen], padding=True, truncation=True,
-            max_length=MAX_TOKENS, return_tensors="pt",
-        )  # fmt: skip
+        batch = tokenizer([texts[index] for index in chosen], return_tensors="pt", **as_trained)
         with torch.inference_mode():
             hidden = model(**batch).last_hidden_state
         mask = batch["attention_mask"].unsqueeze(-1)

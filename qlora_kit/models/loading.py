@@ -3,7 +3,6 @@
 No remote code is ever run.
 """
 
-import gc
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from .. import KitError
 from ..machine import Machine, detect, ran_out_of_memory, release_memory
-from .cache import quantized_folder
+from .cache import FOUR_BITS, library_errors, quantized_folder
 from .chat_templates import show_new_template
 from .logging import quiet
 from .sources import PRECISIONS, ModelRef, resolve
@@ -42,7 +41,8 @@ def load(
         raise KitError(f"No precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     machine = machine or detect()
     if precision == "int8" and machine.device == "cpu":
-        _require_exact_int8()
+        with quiet():
+            _require_exact_int8()
     ref = resolve(name)
     import torch
     from transformers import AutoTokenizer
@@ -72,10 +72,8 @@ def load(
 
 def _load_weights(
     ref: ModelRef, precision: str, machine: Machine, arguments: dict[str, Any]
-) -> Any:  # fmt: skip
+) -> Any:
     """A model from its files, or from a copy in 4 bits: quicker, and never whole in memory."""
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     def save(target: Path) -> None:
@@ -84,21 +82,12 @@ def _load_weights(
 
     ours = machine.device == "cpu" and ref.source in ("bundled", "gguf")  # lies in the kit's cache
     copy = None
-    if ours and precision in ("nf4", "fp4"):
+    if ours and precision in FOUR_BITS:
         copy = quantized_folder(Path(ref.location), precision, save)
     if copy is not None:
         try:
             return _load_copy(copy, ref, machine, arguments)
-        except (
-            AttributeError,
-            KeyError,
-            OSError,
-            RuntimeError,
-            SafetensorError,
-            StrictDataclassError,
-            TypeError,
-            ValueError,
-        ) as problem:  # what transformers raises for a damaged file or setting
+        except library_errors() as problem:
             if ran_out_of_memory(problem):  # the copy is sound, and its original takes far more
                 raise
             shutil.rmtree(copy, ignore_errors=True)  # the next load makes another one
@@ -122,7 +111,7 @@ def _quantization(precision: str, compute: Any) -> Any:
 
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    if precision in ("nf4", "fp4"):
+    if precision in FOUR_BITS:
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=precision,
@@ -177,29 +166,18 @@ def _require_sound_blocks(model: Model) -> None:
             )
 
 
-def free(*holders: dict[str, Any]) -> None:
-    """Give a model's memory back: drop what the dicts hold, collect, empty the GPU's cache.
-
-    Args:
-        holders: dicts that own models, trainers or tensors, for example `globals()` subsets.
-    """
-    import torch
-
-    for holder in holders:
-        holder.clear()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 @contextmanager
 def _explained(ref: ModelRef) -> Iterator[None]:
     """Turn what transformers raises into one sentence with the way out."""
     try:
         with quiet():
             yield
-    except Exception as problem:  # each library has errors of its own
-        said = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+    except library_errors() as problem:
+        kind = type(problem).__name__
+        lines = str(problem).strip().splitlines()
+        # Of these the text may be no more than a name.
+        plain = lines and not isinstance(problem, AttributeError | LookupError | TypeError)
+        reason = lines[0] if plain else f"{kind}: {problem}"
         if ran_out_of_memory(problem):
             way_out = (
                 "Memory ran out: close other programs, or choose a smaller model; 'qlora-kit plan' "
@@ -214,4 +192,4 @@ def _explained(ref: ModelRef) -> Iterator[None]:
             )
         else:
             way_out = f"Check the files in {ref.location}."
-        raise KitError(f"The model {ref.name!r} cannot be loaded: {said} {way_out}") from problem
+        raise KitError(f"The model {ref.name!r} cannot be loaded: {reason} {way_out}") from problem

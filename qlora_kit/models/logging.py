@@ -7,6 +7,23 @@ from logging import ERROR, getLogger
 
 
 @contextmanager
+def errors_only(*names: str) -> Iterator[None]:
+    """Inside, these loggers tell of errors and of nothing less.
+
+    Args:
+        names: of the loggers.
+    """
+    levels = {getLogger(name): getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+@contextmanager
 def quiet(warn: bool = False) -> Iterator[None]:
     """Inside, the libraries show no bars of their own and no advice about choices made here.
 
@@ -16,18 +33,14 @@ def quiet(warn: bool = False) -> Iterator[None]:
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    bitsandbytes = getLogger("bitsandbytes")
-    before = bitsandbytes.level
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    bitsandbytes.setLevel(ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), errors_only("bitsandbytes"):
             if not warn:
                 warnings.simplefilter("ignore")
             yield
     finally:
-        bitsandbytes.setLevel(before)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

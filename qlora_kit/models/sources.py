@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from .. import KitError
 from ..machine import cache_home
 from .bundled import BUNDLED, bundled_folder
-from .cache import converted_gguf, gguf_folder
+from .cache import folder_of_gguf, gguf_folder
 
 Precision = Literal["nf4", "fp4", "int8", "16bit", "32bit"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -79,18 +79,16 @@ def locate(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     path = Path(name).expanduser()
-    if name in BUNDLED:
-        folder = cache_home() / name
-        return folder if folder.is_dir() else None
-    if path.is_dir():
+    if path.is_dir() and name not in BUNDLED:
         return path
-    if path.is_file():
-        return converted_gguf(path)
+    if name in BUNDLED or path.is_file():
+        folder = cache_home() / name if name in BUNDLED else folder_of_gguf(path)
+        return folder if folder.is_dir() else None
     try:
-        found = try_to_load_from_cache(name, "config.json")
+        config = try_to_load_from_cache(name, "config.json")
     except ValueError:  # no Hub id either: an absent folder
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def require_safetensors(folder: Path) -> None:

@@ -1,6 +1,5 @@
-from .figures import BASE as BASE
-from .figures import TUNED as TUNED
 from .figures import bars as bars
+from .figures import bundle as bundle
 from .figures import curves as curves
 from .figures import density as density
 from .figures import finish as finish
@@ -9,10 +8,11 @@ from .figures import loss_curve as loss_curve
 from .figures import matrices as matrices
 from .figures import new_axes as new_axes
 from .figures import number_lines as number_lines
+from .figures import png as png
 from .figures import points as points
 from .figures import stacked as stacked
-from .html import PAGE_STYLE as PAGE_STYLE
+from .html import html_page as html_page
 from .html import html_table as html_table
-from .style import bundle as bundle
-from .style import picture as picture
-from .style import png as png
+from .html import picture as picture
+from .style import BASE as BASE
+from .style import TUNED as TUNED

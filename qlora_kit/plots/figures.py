@@ -1,17 +1,30 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
+import base64
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from .. import KitError
-from .style import STYLE, bundle, png
+from ..machine import write_bytes
+from .html import picture
+from .style import (
+    BASE,
+    FILLS,
+    HATCHES,
+    LINE_COLORS,
+    LINE_DASHES,
+    LINE_MARKS,
+    STYLE,
+    TUNED,
+)
 
 if TYPE_CHECKING:
     from ..stats import Interval
-
-BASE, TUNED = "#9a9a9a", "#1f4e79"  # light and dark, also without color
 
 
 def new_axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[Any, Any]:
@@ -34,6 +47,51 @@ def new_axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple
         return figure, figure.subplots(ncols=columns)
 
 
+def _named_rows(
+    names: Iterable[str], title: str, xlabel: str, height: float, width: float = 6.4
+) -> tuple[Any, Any, dict[str, int]]:
+    """Empty axes with a row for each name, the first on top; and where on them each row is."""
+    upwards = list(names)[::-1]
+    figure, axes = new_axes(width, height)
+    axes.set_yticks(range(len(upwards)), upwards)
+    axes.set(xlabel=xlabel, title=title)
+    axes.grid(axis="y", visible=False)
+    return figure, axes, {name: row for row, name in enumerate(upwards)}
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG picture.
+
+    Args:
+        figure: from `new_axes`.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="png", dpi=STYLE["figure.dpi"])
+    return buffer.getvalue()
+
+
+def bundle(figure: Any) -> tuple[dict[str, str], dict[str, Any]]:
+    """What a notebook shows of a figure: its output's data and metadata.
+
+    JupyterLab and Colab give a bare PNG no alternative text, so HTML stands beside it; the PNG is
+    for programs that read the notebook.
+
+    Args:
+        figure: from `finish`.
+    """
+    pixels = base64.b64encode(png(figure)).decode()
+    data = {
+        "text/html": str(picture(pixels, figure.alt)),
+        "image/png": pixels,
+        "text/plain": figure.alt,
+    }
+    # As our report and as nbconvert read it.
+    return data, {"image/png": {"alt": figure.alt, "alttext": figure.alt}}
+
+
 def finish(figure: Any, path: Path | None = None, alt: str = "") -> Any:
     """Save a figure, and let notebooks show it with a text for those who cannot see it.
 
@@ -45,7 +103,7 @@ def finish(figure: Any, path: Path | None = None, alt: str = "") -> Any:
     figure.alt = alt
     figure._repr_mimebundle_ = lambda **_: bundle(figure)
     if path is not None:
-        path.write_bytes(png(figure))
+        write_bytes(path, png(figure))
     return figure
 
 
@@ -56,10 +114,7 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
         values: in order.
         window: how many to average.
     """
-    return [
-        sum(values[max(0, i - window + 1) : i + 1]) / (i + 1 - max(0, i - window + 1))
-        for i in range(len(values))
-    ]
+    return [fmean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
 
 
 def loss_curve(metrics: Path, path: Path | None = None) -> Any:
@@ -78,14 +133,15 @@ def loss_curve(metrics: Path, path: Path | None = None) -> Any:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     if not lines:
         raise KitError(f"{metrics} holds no step yet, so there is no loss to draw.")
-    steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+    steps = [line["step"] for line in lines]
+    losses = [line["loss"] for line in lines]
     window = max(1, len(losses) // 15)
+    smooth = moving_mean(losses, window)
     figure, axes = new_axes()
     axes.plot(steps, losses, color=BASE, linewidth=0.8, label="each step")
-    axes.plot(steps, moving_mean(losses, window), color=TUNED, linewidth=2,
-              label=f"mean of {window} steps")  # fmt: skip
-    axes.set(xlabel="optimizer step", ylabel="loss on the answers (nats a token)",
-             title="Training loss", ylim=(0, None))  # fmt: skip
+    axes.plot(steps, smooth, color=TUNED, linewidth=2, label=f"mean of {window} steps")
+    axes.set(xlabel="optimizer step", ylabel="loss on the answers (nats a token)")
+    axes.set(title="Training loss", ylim=(0, None))
     axes.legend(frameon=False)
     alt = f"Training loss over {len(steps)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}."
     return finish(figure, path, alt)
@@ -98,16 +154,14 @@ def number_lines(levels: Mapping[str, Sequence[float]], title: str) -> Any:
         levels: values by data type, scaled to [-1, 1].
         title: the figure's message.
     """
-    figure, axes = new_axes(height=0.5 * len(levels) + 1.3)
-    for index, values in enumerate(list(levels.values())[::-1]):
-        axes.plot(list(values), [index] * len(values), "|", color=TUNED, markersize=18,
-                  markeredgewidth=2)  # fmt: skip
-    axes.set_yticks(range(len(levels)), list(levels)[::-1])
-    axes.set(xlabel="value, as a share of the block's largest", title=title,
-             ylim=(-0.6, len(levels) - 0.4))  # fmt: skip
-    axes.grid(axis="y", visible=False)
-    said = "; ".join(f"{name}: {len(set(map(float, v)))} values" for name, v in levels.items())
-    return finish(figure, alt=f"{title}. {said}.")
+    xlabel = "value, as a share of the block's largest"
+    figure, axes, rows = _named_rows(levels, title, xlabel, 0.5 * len(levels) + 1.3)
+    marks = {"color": TUNED, "markersize": 18, "markeredgewidth": 2}
+    for name, values in levels.items():
+        axes.plot(list(values), [rows[name]] * len(values), "|", **marks)
+    axes.set(ylim=(-0.6, len(levels) - 0.4))
+    counts = "; ".join(f"{name}: {len(set(map(float, v)))} values" for name, v in levels.items())
+    return finish(figure, alt=f"{title}. {counts}.")
 
 
 def density(
@@ -131,8 +185,8 @@ def density(
     if curve:
         x = np.linspace(low, high, 300)
         z = (x - flat.mean()) / flat.std()
-        axes.plot(x, np.exp(-z * z / 2) / (flat.std() * np.sqrt(2 * np.pi)), color=TUNED,
-                  linewidth=2, label="normal curve, same mean and spread")  # fmt: skip
+        normal = np.exp(-z * z / 2) / (flat.std() * np.sqrt(2 * np.pi))
+        axes.plot(x, normal, color=TUNED, linewidth=2, label="normal curve, same mean and spread")
         axes.legend(frameon=False)
     for level in levels:
         axes.axvline(level, color=TUNED, linewidth=0.8, linestyle="--")
@@ -150,46 +204,47 @@ def bars(values: Mapping[str, float], title: str, xlabel: str, digits: int = 2) 
         xlabel: what is measured, with its unit.
         digits: after the point.
     """
-    figure, axes = new_axes(height=0.42 * len(values) + 1.2)
-    names = list(values)[::-1]
-    axes.barh(names, [values[name] for name in names], color=TUNED, height=0.6)
-    for index, name in enumerate(names):
-        axes.text(values[name], index, f" {values[name]:,.{digits}f}", va="center")
-    axes.set(xlabel=xlabel, title=title)
+    figure, axes, rows = _named_rows(values, title, xlabel, 0.42 * len(values) + 1.2)
+    texts = {name: f"{value:,.{digits}f}" for name, value in values.items()}
+    for name, row in rows.items():
+        axes.barh(row, values[name], color=TUNED, height=0.6)
+        axes.text(values[name], row, f" {texts[name]}", va="center")
     axes.margins(x=0.16)
-    axes.grid(axis="y", visible=False)
-    said = "; ".join(f"{name} {value:,.{digits}f}" for name, value in values.items())
-    return finish(figure, alt=f"{title}. {xlabel}: {said}.")
+    listed = "; ".join(f"{name} {text}" for name, text in texts.items())
+    return finish(figure, alt=f"{title}. {xlabel}: {listed}.")
 
 
 def intervals(named: Mapping[str, "Interval"], title: str, xlabel: str) -> Any:
     """Differences with their 95 % intervals, against a line at zero.
 
     Args:
-        named: from `stats.paired_bootstrap`, by name.
+        named: from `stats.paired_interval`, by name.
         title: the figure's message.
         xlabel: the difference of what, with its unit.
     """
-    figure, axes = new_axes(height=0.42 * len(named) + 1.3)
-    for row, found in enumerate(reversed(list(named.values()))):
-        axes.plot([found.low, found.high], [row, row], color=TUNED, linewidth=2.5)
-        axes.plot(found.mean, row, "o", color=TUNED, markersize=7)
-        axes.annotate(f"{found.mean:+.3f}", (found.mean, row), (0, 7), ha="center",
-                      textcoords="offset points", fontsize=9)  # fmt: skip
+    figure, axes, rows = _named_rows(named, title, xlabel, 0.42 * len(named) + 1.3)
+    above = {"ha": "center", "textcoords": "offset points", "fontsize": 9}
+    for name, row in rows.items():
+        mean = named[name].mean
+        axes.plot([named[name].low, named[name].high], [row, row], color=TUNED, linewidth=2.5)
+        axes.plot(mean, row, "o", color=TUNED, markersize=7)
+        axes.annotate(f"{mean:+.3f}", (mean, row), (0, 7), **above)
     axes.axvline(0, color=BASE, linestyle="--", linewidth=1)
-    axes.set(xlabel=xlabel, title=title, ylim=(-0.6, len(named) - 0.3))
-    axes.set_yticks(range(len(named)), list(named)[::-1])
+    axes.set(ylim=(-0.6, len(named) - 0.3))
     axes.locator_params(axis="x", nbins=6)  # long names leave the numbers little room
-    axes.grid(axis="y", visible=False)
-    said = "; ".join(f"{name} {found}" for name, found in named.items())
-    return finish(figure, alt=f"{title}. {xlabel}: {said}.")
+    listed = "; ".join(f"{name} {interval}" for name, interval in named.items())
+    return finish(figure, alt=f"{title}. {xlabel}: {listed}.")
 
 
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    title: str, xlabel: str, ylabel: str, logx: bool = False, logy: bool = False,
-) -> Any:  # fmt: skip
-    """One line for each name; line style and mark tell them apart, also without color.
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    logx: bool = False,
+    logy: bool = False,
+) -> Any:
+    """One line for each name; dash, mark and color tell twenty apart, dash and mark also in gray.
 
     Args:
         lines: (x, y) by name.
@@ -198,8 +253,8 @@ def curves(
         logx, logy: a logarithmic axis, base 2.
     """
     figure, axes = new_axes()
-    styles = [("-", "o", TUNED), ("--", "s", BASE), (":", "^", "#b5651d"), ("-.", "D", "#3b3b3b")]
-    for (name, (x, y)), (dash, mark, color) in zip(lines.items(), styles, strict=False):
+    looks = zip(cycle(LINE_DASHES), cycle(LINE_MARKS), cycle(LINE_COLORS), strict=False)
+    for (name, (x, y)), (dash, mark, color) in zip(lines.items(), looks, strict=False):
         axes.plot(x, y, dash, marker=mark, color=color, label=name)
     if logx:
         axes.set_xscale("log", base=2)
@@ -211,14 +266,18 @@ def curves(
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if len(lines) > 1:
         axes.legend(frameon=False)
-    said = "; ".join(f"{n}: {float(y[0]):.3g} to {float(y[-1]):.3g}" for n, (_, y) in lines.items())
-    return finish(figure, alt=f"{title}. {ylabel} against {xlabel}: {said}.")
+    ends = {name: f"{float(y[0]):.3g} to {float(y[-1]):.3g}" for name, (_, y) in lines.items()}
+    listed = "; ".join(f"{name}: {text}" for name, text in ends.items())
+    return finish(figure, alt=f"{title}. {ylabel} against {xlabel}: {listed}.")
 
 
 def points(
-    named: Mapping[str, tuple[float, float]], title: str, xlabel: str, ylabel: str,
+    named: Mapping[str, tuple[float, float]],
+    title: str,
+    xlabel: str,
+    ylabel: str,
     logy: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     """One named point for each of a few things, to weigh one number against another.
 
     Args:
@@ -235,8 +294,8 @@ def points(
         axes.set_yscale("log")
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.margins(x=0.16, y=0.12)
-    said = "; ".join(f"{name} {x:,.3g} and {y:.3g}" for name, (x, y) in named.items())
-    return finish(figure, alt=f"{title}. {xlabel} and {ylabel}: {said}.")
+    listed = "; ".join(f"{name} {x:,.3g} and {y:.3g}" for name, (x, y) in named.items())
+    return finish(figure, alt=f"{title}. {xlabel} and {ylabel}: {listed}.")
 
 
 def matrices(named: Mapping[str, Any], title: str) -> Any:
@@ -264,26 +323,23 @@ def stacked(rows: Mapping[str, Mapping[str, float]], title: str, xlabel: str) ->
         title: the figure's message.
         xlabel: what is added up, with its unit.
     """
-    figure, axes = new_axes(width=7.2, height=0.5 * len(rows) + 2.0)
-    parts = list(next(iter(rows.values())))
-    fills = ["#1f4e79", "#d9d9d9", "#6f93b5", "#8c8c8c", "#b5651d", "#f0d9b5", "#404040", "#c6d9ec"]
-    hatches = ["", "//", "..", "", "xx", "\\\\", "++"]
-    names = list(rows)[::-1]
-    left = [0.0] * len(names)
-    for index, part in enumerate(parts):
-        widths = [rows[name][part] for name in names]
-        axes.barh(names, widths, left=left, color=fills[index % 8], hatch=hatches[index % 7],
-                  edgecolor="white", height=0.62, label=part)  # fmt: skip
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    for index, total in enumerate(left):
-        axes.text(total, index, f" {total:,.1f}", va="center")
-    axes.set(xlabel=xlabel, title=title)
+    height = 0.5 * len(rows) + 2.0
+    figure, axes, places = _named_rows(rows, title, xlabel, height, width=7.2)
+    totals = dict.fromkeys(rows, 0.0)
+    looks = zip(next(iter(rows.values())), cycle(FILLS), cycle(HATCHES), strict=False)
+    for part, color, hatch in looks:
+        widths = [rows[name][part] for name in places]
+        left = [totals[name] for name in places]
+        look = {"color": color, "hatch": hatch, "edgecolor": "white", "height": 0.62}
+        axes.barh(list(places.values()), widths, left=left, label=part, **look)
+        totals = {name: total + rows[name][part] for name, total in totals.items()}
+    for name, row in places.items():
+        axes.text(totals[name], row, f" {totals[name]:,.1f}", va="center")
     axes.margins(x=0.12)
-    axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    said = "; ".join(
-        f"{name} {sum(sizes.values()):,.1f} ("
-        + ", ".join(f"{part} {size:.3g}" for part, size in sizes.items()) + ")"
+    parts = {
+        name: ", ".join(f"{part} {size:.3g}" for part, size in sizes.items())
         for name, sizes in rows.items()
-    )  # fmt: skip
-    return finish(figure, alt=f"{title}. {xlabel}, in all and by part: {said}.")
+    }
+    listed = "; ".join(f"{name} {totals[name]:,.1f} ({parts[name]})" for name in rows)
+    return finish(figure, alt=f"{title}. {xlabel}, in all and by part: {listed}.")

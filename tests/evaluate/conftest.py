@@ -19,10 +19,18 @@ def real():
 def run(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     rows = folder / "rows.jsonl"
-    rows.write_text("".join(
-        json.dumps({"prompt": f"Light {n}?", "completion": f"It is {c}."}) + "\n"
-        for n, c in enumerate(["red", "green", "blue", "amber"] * 4)
-    ))  # fmt: skip
-    config = TrainConfig(data=str(rows), output=str(folder / "run"), model=str(tiny), epochs=16,
-                         learning_rate=5e-3, rank=8)  # fmt: skip
+    rows.write_text(
+        "".join(
+            json.dumps({"prompt": f"Light {n}?", "completion": f"It is {c}."}) + "\n"
+            for n, c in enumerate(["red", "green", "blue", "amber"] * 4)
+        )
+    )
+    config = TrainConfig(
+        data=str(rows),
+        output=str(folder / "run"),
+        model=str(tiny),
+        epochs=16,
+        learning_rate=5e-3,
+        rank=8,
+    )
     return fine_tune(config, progress=False), rows

@@ -15,9 +15,13 @@ from qlora_kit.evaluate.generation import _answer
 def test_batched_answers_equal_those_of_each_prompt_alone(real):
     """Right padding, a wrong mask or wrong positions all show up here."""
     model, tokenizer = real
-    questions = ["What is the capital of France?", "Name a color.",
-                 "In one sentence, explain why the sky is blue, as you would to a child of five.",
-                 "Wie heißt du? 🙂", "Write a haiku about a quiet garden in winter."]  # fmt: skip
+    questions = [
+        "What is the capital of France?",
+        "Name a color.",
+        "In one sentence, explain why the sky is blue, as you would to a child of five.",
+        "Wie heißt du? 🙂",
+        "Write a haiku about a quiet garden in winter.",
+    ]
     prompts = [[{"role": "user", "content": question}] for question in questions]
     with ready(model):
         together = generate(model, tokenizer, prompts, max_new_tokens=24)

@@ -130,8 +130,11 @@ def talk(question, answer):
 
 def test_answers_to_one_prompt_score_as_each_alone(model):
     asked = ["what is light?", "who is it?", "what is the color?"]
-    talks = [talk(question, answer) for answer in ("red", "the light", "it", "what") for question
-             in asked] + [talk("is it?", "what a light")]  # fmt: skip
+    talks = [
+        talk(question, answer)
+        for answer in ("red", "the light", "it", "what")
+        for question in asked
+    ] + [talk("is it?", "what a light")]
     alone = []
     for messages in talks:
         example = encode(model[1], messages)
@@ -153,8 +156,8 @@ def test_prompts_with_one_beginning_score_as_each_alone(model):
 
 def test_a_prompt_of_one_token_keeps_its_answers_apart(model):
     """Each answer begins with it, and they must not meet."""
-    made = [Example([7, *answer], [IGNORED, *answer], 1 + len(answer)) for answer in
-            ([9, 11, 2], [30, 31, 32, 2])]  # fmt: skip
+    answers = ([9, 11, 2], [30, 31, 32, 2])
+    made = [Example([7, *answer], [IGNORED, *answer], 1 + len(answer)) for answer in answers]
     alone = [_label_scores(*model, [example])[0] for example in made]
     assert _label_scores(*model, made) == pytest.approx(alone, rel=1e-4)
 
@@ -183,8 +186,11 @@ def test_the_probe_takes_the_likeliest_choice_of_each_question(model):
 @pytest.mark.equality
 def test_likelihoods_equal_one_by_one_cross_entropy(real):
     model, tokenizer = real
-    pairs = (("Color of snow?", "White."), ("Why?", "Because it rains."),
-             ("Count to five, please.", "One, two, three, four, five."))  # fmt: skip
+    pairs = (
+        ("Color of snow?", "White."),
+        ("Why?", "Because it rains."),
+        ("Count to five, please.", "One, two, three, four, five."),
+    )
     talks = [
         [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         for question, answer in pairs

@@ -45,8 +45,8 @@ def test_scores_of_known_answers():
     answers = [Answer("It is red.", True, 5), Answer("blue or green maybe", False, 64)]
     table = score_answers(answers, ["It is red", "It is green"])
     assert table["exact_match"] == [1.0, 0.0]
-    assert table["stop_rate"] == [1.0, 0.0]
-    assert table["mean_length"] == [5.0, 64.0]
+    assert table["stopped"] == [1.0, 0.0]
+    assert table["length"] == [5.0, 64.0]
     assert table["rouge_l"][0] == pytest.approx(1.0)
     assert 0 < table["rouge_l"][1] < 0.5
 

@@ -23,7 +23,11 @@ def board():
         n=10,
         base=dict.fromkeys(names, 0.2),
         tuned=dict.fromkeys(names, 0.7),
-        difference=dict.fromkeys(names, Interval(0.5, 0.4, 0.6)),
+        difference={
+            "token_f1": Interval(0.5, 0.4, 0.6, "paired bootstrap"),
+            "stop_rate": Interval(0.5, 0.4, 0.6, "Bonett-Price"),
+            "nll": Interval(0.5, 0.4, 0.6, "paired bootstrap"),
+        },
         examples=examples,
         mcnemar={"stop_rate": McNemar(0, 5, 0.0625)},
     )
@@ -37,9 +41,24 @@ def test_the_report_is_self_contained_and_escaped(board, tmp_path):
     assert "T &amp; co" in page
     assert page.count("data:image/png;base64,") == 2
     assert not re.search(r"""(src|href)=['"]?(http|//|[\w/]+\.png)""", page)
-    assert len(re.findall(r"<img alt='[^']+'", page)) == 2
+    assert len(re.findall(r'<img [^>]*alt="[^"]+"', page)) == 2
     saved = json.loads((tmp_path / "scoreboard.json").read_text())
-    assert saved["difference"]["token_f1"] == {"mean": 0.5, "ci95": [0.4, 0.6]}
+    assert saved["difference"]["token_f1"] == {
+        "mean": 0.5,
+        "ci95": [0.4, 0.6],
+        "method": "paired bootstrap",
+    }
+
+
+def test_each_interval_says_what_it_is_by(board, tmp_path):
+    line = (
+        "Intervals, 95 %: paired bootstrap (token F1, held-out NLL (nats a token)); "
+        "Bonett-Price (stop rate)."
+    )
+    assert line in report.save_report(board, tmp_path, "t").read_text()
+    out = io.StringIO()
+    report.print_scoreboard(board, Console(file=out, width=200))
+    assert line in out.getvalue()
 
 
 def test_the_terminal_shows_all_four_texts_side_by_side(board):
@@ -48,11 +67,17 @@ def test_the_terminal_shows_all_four_texts_side_by_side(board):
     report.print_examples(board, console)
     report.print_scoreboard(board, console)
     text = out.getvalue()
-    for shown in ("Q0 <b>?", "Q8 <b>?", "[red]B[/red]", "+0.500 [+0.400, +0.600]", "token F1",
-                  "stop rate 0 against 5, p = 0.06"):  # fmt: skip
+    for shown in (
+        "Q0 <b>?",
+        "Q8 <b>?",
+        "[red]B[/red]",
+        "+0.500 [+0.400, +0.600]",
+        "token F1",
+        "stop rate 0 against 5, p = 0.06",
+    ):
         assert shown in text
-    assert len(report.spread(board.examples, 5)) == 5
-    assert len(report.spread(board.examples[:2], 5)) == 2
+    assert len(report._spread(board.examples, 5)) == 5
+    assert len(report._spread(board.examples[:2], 5)) == 2
 
 
 def test_figures_are_drawn(board, tmp_path):

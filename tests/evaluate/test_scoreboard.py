@@ -9,6 +9,8 @@ from qlora_kit.evaluate import (
     Answer,
     ProbeItem,
     evaluate,
+    evaluate_run,
+    scoreboard,
 )
 from qlora_kit.evaluate.scoreboard import _scoreboard
 from qlora_kit.runs import as_base, load_run, trained_on
@@ -38,7 +40,7 @@ def test_the_scoreboard_pairs_base_and_tuned(run):
     )
     assert set(board["examples"][0]) == {"question", "reference", "base", "tuned"}
     assert board["examples"][1]["reference"] == "It is green."
-    assert {"seconds", "tokens_per_second", "peak_rss_gb"} <= set(board)
+    assert {"seconds", "generation_tokens_per_second", "peak_rss_gb"} <= set(board)
 
 
 def board_of(count, **scores):
@@ -46,18 +48,54 @@ def board_of(count, **scores):
     talk = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "red"})
     table = {"exact_match": [1.0] * count, **scores}
     rows = [Conversation(talk, 1)] * count
-    return _scoreboard(rows, {"base": said, "tuned": said}, {"base": table, "tuned": table}, 1.0)
+    return _scoreboard(rows, {"base": said, "tuned": said}, {"base": table, "tuned": table})
+
+
+def test_the_speed_of_generation_is_measured_around_generation(run, monkeypatch):
+    """Likelihoods take time, too, and generate nothing."""
+    finished, rows = run
+    model, tokenizer = load_run(finished.path)
+    clock = [0.0]
+
+    def takes(seconds, result):
+        def pretended(*_):
+            clock[0] += seconds
+            return result
+
+        return pretended
+
+    monkeypatch.setattr(scoreboard.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(scoreboard, "generate", takes(2.0, [Answer("red", True, 5)] * 16))
+    monkeypatch.setattr(scoreboard, "negative_log_likelihood", takes(10.0, [1.0] * 16))
+    board = evaluate(model, tokenizer, read(rows))
+    assert board.generation_tokens_per_second == 2 * 16 * 5 / 4.0
+    assert board.seconds >= 24
+    assert board.training_tokens_per_second is None
+
+
+def test_a_run_is_evaluated_with_a_word_about_leaks_and_long_answers(run, tmp_path):
+    finished, rows = run
+    with pytest.warns(UserWarning, match=r"16 of 16 rows .* TRAINED ON") as warned:
+        board = evaluate_run(finished.path, rows, max_new_tokens=1)
+    assert any("16 of 16 reference answers are longer" in str(each.message) for each in warned)
+    assert (board.n, board.trained_on) == (16, 16)
+    assert "probe_accuracy" not in board.base
 
 
 def test_only_what_is_right_or_wrong_gets_mcnemars_test():
     """A score between 0 and 1 may happen to be 0 or 1 for every question."""
-    board = board_of(2, token_f1=[1.0, 0.0], mean_length=[1.0, 1.0])
+    board = board_of(2, token_f1=[1.0, 0.0], length=[1.0, 1.0])
     assert set(board.mcnemar) == {"exact_match"}
+    assert board.base["mean_length"] == 1
 
 
 def test_a_scoreboard_of_one_question_is_still_json():
     text = json.dumps(board_of(1).as_json(), allow_nan=False)
-    assert json.loads(text)["difference"]["exact_match"] == {"mean": 0.0, "ci95": None}
+    assert json.loads(text)["difference"]["exact_match"] == {
+        "mean": 0.0,
+        "ci95": None,
+        "method": "endless, from one question",
+    }
 
 
 def test_rows_that_were_trained_on_are_counted(run, tmp_path):

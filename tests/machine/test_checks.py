@@ -29,8 +29,10 @@ def test_doctor_exits_with_1_when_training_cannot_work(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "qlora_kit.cli", "doctor", "--json"],
-        capture_output=True, text=True, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 1
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert "CUDA Setup failed" in checks["bitsandbytes"]["detail"]

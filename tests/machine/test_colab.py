@@ -25,7 +25,9 @@ def test_a_pyarrow_that_pip_replaced_needs_no_restart(tmp_path):
     (package / "__init__.py").write_text("__version__ = '1'")
     (package / "part.py").write_text("release = '1'")
     done = subprocess.run(
-        [sys.executable, "-B", "-c", KERNEL], env={"PYTHONPATH": str(tmp_path)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-B", "-c", KERNEL],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr

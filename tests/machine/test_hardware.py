@@ -1,3 +1,7 @@
+import logging
+import subprocess
+import sys
+
 import pytest
 
 from qlora_kit.machine import hardware
@@ -33,3 +37,23 @@ def test_memory_without_a_limit_is_the_machines(tmp_path):
 
     (tmp_path / "memory.max").write_text("max\n")
     assert hardware.main_memory(tmp_path)[1] == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 2), ("float16", 2), ("float32", 4)])
+def test_a_machine_knows_how_wide_its_numbers_are(dtype, size):
+    assert hardware.Machine("cpu", "test", dtype, 2, 8.0, 8.0).compute_bytes == size
+
+
+def test_a_look_at_the_machine_hushes_advice_that_the_kit_has_no_use_for():
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.setLevel(logging.NOTSET)
+    hardware.detect()
+    assert logger.level == logging.ERROR
+
+
+def test_importing_the_kit_does_nothing():
+    code = (
+        "import logging, qlora_kit; print(logging.getLogger('bitsandbytes.backends.cpu.ops').level)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

@@ -75,7 +75,7 @@ def test_the_real_model_is_there_and_offline_ever_after():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
     assert done.stdout.strip() == str(folder)
-    assert "smollm2" in {name for name, _, _ in cache_file.cached_models()}
+    assert "smollm2" in {each.name for each in cache_file.cached_models()}
 
 
 def test_safetensors_in_a_wheel_are_taken_with_what_lies_beside_them(cache, tmp_path, monkeypatch):

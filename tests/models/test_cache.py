@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -79,3 +80,23 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(cache):
         cache_file.build_once("model", full, "mend")
     assert not leftovers(cache)
     assert not (cache / "model").exists()
+
+
+def write_copy(cache, source, kind, bitsandbytes, monkeypatch):
+    """A copy in 4 bits as a version of the library leaves it."""
+    monkeypatch.setattr(cache_file, "version", lambda name: bitsandbytes)
+    return cache_file.quantized_folder(source, kind, lambda target: build(None, target))
+
+
+def test_copies_in_4_bits_are_listed_and_those_of_other_versions_pruned(cache, monkeypatch):
+    source = cache_file.build_once("model", build, "mend")
+    gone = cache_file.build_once("gone", build, "mend")
+    old = write_copy(cache, source, "nf4", "0.49", monkeypatch)
+    orphan = write_copy(cache, gone, "nf4", "0.50", monkeypatch)
+    current = write_copy(cache, source, "nf4", "0.50", monkeypatch)
+    shutil.rmtree(gone)
+    listed = {each.folder: each.copy for each in cache_file.cached_models()}
+    assert listed == {source: False, old: True, orphan: True, current: True}
+    assert {each.folder for each in cache_file.prune_copies()} == {old, orphan}
+    assert {each.folder for each in cache_file.cached_models()} == {source, current}
+    assert cache_file.prune_copies() == []

@@ -8,7 +8,6 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.machine import Machine, digest
 from qlora_kit.models import load, resolve
-from qlora_kit.models.loading import free
 
 SLOW_CPU = Machine("cpu", "test", "float32", 2, 8.0, 8.0)
 BF16_CPU = Machine("cpu", "test", "bfloat16", 2, 8.0, 8.0)
@@ -262,13 +261,26 @@ def test_int8_products_that_overflow_are_refused_before_a_weight_is_read(monkeyp
         load("no-such-model", "int8", SLOW_CPU)
 
 
-def test_free_gives_the_memory_back(tiny):
-    import weakref
+def test_a_bug_is_not_called_a_damaged_model(tiny, monkeypatch):
+    from transformers import AutoModelForCausalLM
 
-    holder = {"model": load(str(tiny), "32bit", SLOW_CPU)[0]}
-    watch = weakref.ref(holder["model"])
-    free(holder)
-    assert watch() is None
+    def buggy(*_, **__):
+        raise NameError("name 'weihgts' is not defined")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", buggy)
+    with pytest.raises(NameError, match="weihgts"):
+        load(str(tiny), "nf4", SLOW_CPU)
+
+
+def test_an_error_that_is_only_a_name_is_said_with_its_kind(tiny, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    def lacking(*_, **__):
+        raise KeyError("rope_theta")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lacking)
+    with pytest.raises(KitError, match=r"cannot be loaded: KeyError: 'rope_theta' Check the files"):
+        load(str(tiny), "nf4", SLOW_CPU)
 
 
 def test_the_bundled_model_is_the_real_one():
@@ -276,8 +288,10 @@ def test_the_bundled_model_is_the_real_one():
     assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
-        add_generation_prompt=True, return_tensors="pt", return_dict=True,
-    )  # fmt: skip
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
     answer = model.generate(**prompt, max_new_tokens=20, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])
 
@@ -290,9 +304,14 @@ def test_rows_that_end_within_a_block_are_right_or_refused(tiny, tmp_path):
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=300, hidden_size=96, intermediate_size=160, num_hidden_layers=1,
-        num_attention_heads=4, num_key_value_heads=4, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=300,
+        hidden_size=96,
+        intermediate_size=160,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        eos_token_id=2,
+    )
     plain = LlamaForCausalLM(config)
     plain.save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(tmp_path)

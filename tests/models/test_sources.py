@@ -46,6 +46,24 @@ def test_a_gguf_file_that_is_not_sound_is_said(gguf):
         locate(str(gguf))
 
 
+def test_a_gguf_file_is_hashed_once_until_it_changes(gguf, home, monkeypatch):
+    monkeypatch.setattr("qlora_kit.machine.files._SETTLED", -60)  # as if it lay there for long
+    hashed = []
+
+    def counted(path):
+        hashed.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(cache, "digest", counted)
+    folder = home / f"gguf-base-{digest(gguf)[:16]}"
+    folder.mkdir(parents=True)
+    assert {locate(str(gguf)) for _ in range(3)} == {folder}
+    assert hashed == [gguf]
+    write_model(gguf, shapes={"token_embd.weight": (8, 7)})
+    assert locate(str(gguf)) is None
+    assert hashed == [gguf, gguf]
+
+
 @pytest.mark.parametrize("name", ["smollm2", "some-org/some-model", "/gone/base.gguf", "gone"])
 def test_what_is_not_here_is_not_fetched(name, home, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -29,7 +29,7 @@ def kept_figures(answer: Any) -> str:
         raise Hint("1.5 is one figure, not a 1 and a 5: figures(text) finds them.")
     if not near(call(answer, "2 ropes and 2 lamps.", "2 lamps."), 1 / 2):
         raise Hint("A figure that stands there twice is kept twice or lost once: use a Counter.")
-    return "One number a text: now paired_bootstrap can tell whether a model loses figures."
+    return "One number a text: now paired_interval can tell whether a model loses figures."
 
 
 def share_of_bytes(answer: Any) -> str:
