@@ -6,6 +6,7 @@ from .bundled import fetch as fetch
 from .cache import cached_models as cached_models
 from .embeddings import embed as embed
 from .embeddings import similarity as similarity
+from .gguf_files import GgufHeader as GgufHeader
 from .gguf_files import read_gguf_header as read_gguf_header
 from .loading import load as load
 from .logging import no_telemetry as no_telemetry

@@ -31,7 +31,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def seal() -> None:
+def block_network() -> None:
     """From here on the kernel gives this process, and its children, no socket but AF_UNIX.
 
     It cannot be undone. That it holds is tried out before this returns.
@@ -51,8 +51,8 @@ def seal() -> None:
         seccomp, _SET_FILTER, _ALL_THREADS, ctypes.byref(program)
     )
     if refused:
-        said = os.strerror(ctypes.get_errno())
-        raise KitError(f"This kernel does not allow --offline ({said}); leave it out.")
+        reason = os.strerror(ctypes.get_errno())
+        raise KitError(f"This kernel does not allow --offline ({reason}); leave it out.")
     with contextlib.suppress(PermissionError):
         socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
         raise KitError("The kernel still gives out internet sockets; --offline has no effect here.")
@@ -75,8 +75,8 @@ def _rules(architecture: int, open_socket: int) -> bytes:
     return b"".join(struct.pack("HBBI", code, yes, no, value) for code, value, yes, no in lines)
 
 
-def is_sealed(pid: int) -> bool:
-    """Whether a process runs under a filter of system calls, as the kernel tells.
+def has_seccomp_filter(pid: int) -> bool:
+    """Whether a process runs under a filter of system calls, as the kernel says.
 
     Args:
         pid: a process on this machine.
@@ -88,7 +88,7 @@ def is_sealed(pid: int) -> bool:
     return "Seccomp:\t2" in lines
 
 
-def peers(pid: int) -> tuple[str, ...]:
+def remote_addresses(pid: int) -> tuple[str, ...]:
     """The addresses outside this machine that a process and its children are connected to.
 
     Args:
@@ -97,13 +97,13 @@ def peers(pid: int) -> tuple[str, ...]:
     import psutil
 
     process = psutil.Process(pid)
-    ends = [
+    addresses = {
         connection.raddr.ip
         for each in (process, *process.children(recursive=True))
         for connection in _connections(each)
         if connection.raddr
-    ]
-    return tuple(sorted({end for end in ends if not ipaddress.ip_address(end).is_loopback}))
+    }
+    return tuple(sorted(a for a in addresses if not ipaddress.ip_address(a).is_loopback))
 
 
 def _connections(process: Any) -> Any:

@@ -17,7 +17,14 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.models import bundled_gguf
-from qlora_kit.serve import Settings, client, is_sealed, measure_load, peers
+from qlora_kit.serve import (
+    ServerConfig,
+    client,
+    has_seccomp_filter,
+    measure_load,
+    remote_addresses,
+)
+from qlora_kit.serve import config as config_file
 from qlora_kit.serve import server as server_file
 from tests.tools.gguf_files import write_adapter, write_model
 
@@ -85,10 +92,19 @@ def test_each_request_chooses_its_adapter_and_none_answers_for_another(ai, base)
 def test_adapters_do_not_mix_in_parallel(server, base):
     names = [base.stem, "keeper", "poet"]
     alone = {client.ask(server.url, MOON, name, 12, KEY).text for name in names}
-    seen = set()
-    load = measure_load(server.url, [MOON], 3, 12, 12, names, KEY, check=lambda r: seen.add(r.text))
+    texts = set()
+    load = measure_load(
+        server.url,
+        [MOON],
+        clients=3,
+        requests=12,
+        model=names,
+        check=lambda reply: texts.add(reply.text),
+        max_new_tokens=12,
+        api_key=KEY,
+    )
     assert load.failed == 0, load.errors
-    assert seen == alone
+    assert texts == alone
     assert load.tokens > 0
 
 
@@ -228,15 +244,18 @@ def test_the_prompt_is_the_one_that_training_saw(server):
     tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2").location)
     rows = read(bundled_data("support/test.jsonl"))[::12]
     for messages in [*(row.messages[:-1] for row in rows), MOON]:
-        told = client.prompt_text(server.url, messages, KEY)
-        assert told == render(tokenizer, messages, answer_next=True)
-        assert client.prompt_ids(server.url, told, KEY) == encode_prompt(tokenizer, messages)
+        body = {"messages": list(messages)}
+        prompt = client.request(server.url, "/apply-template", body, KEY)["prompt"]
+        assert prompt == render(tokenizer, messages, answer_next=True)
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        tokens = client.request(server.url, "/tokenize", body, KEY)["tokens"]
+        assert tokens == encode_prompt(tokenizer, messages)
 
 
 @pytest.mark.slow
 def test_chat_talks_to_a_server(server, base):
     command = [sys.executable, "-m", "qlora_kit.cli", "chat", server.url, "--max-new-tokens", "8"]
-    environment = {**os.environ, server_file.KEY_VARIABLE: KEY}
+    environment = {**os.environ, config_file.KEY_VARIABLE: KEY}
 
     def chat(*arguments, **more):
         return subprocess.run([*command, *arguments], capture_output=True, text=True,
@@ -247,24 +266,25 @@ def test_chat_talks_to_a_server(server, base):
         server.url, MOON, "poet", 8, KEY).text.strip()  # fmt: skip
     assert "model> " in chat(input="What is the moon?\n\n").stdout
     assert f"no model 'poem'; there are: {base.stem}, keeper" in chat("--model", "poem").stderr
-    environment.pop(server_file.KEY_VARIABLE)
+    environment.pop(config_file.KEY_VARIABLE)
     assert "401" in chat("--prompt", "a").stderr
 
 
-# Says what it was asked to serve, and serves nothing until it is stopped.
+# Writes what it was asked to serve, and serves nothing until it is stopped.
 ECHO = """
 import runpy
 import signal
 from qlora_kit.serve import server
 
-def echo(settings):
-    print(repr(settings), "\\nServing nothing at http://nowhere", flush=True)
+def echo(config):
+    print(repr(config), flush=True)
+    config.address_file.write_text("http://nowhere")
     signal.pause()
 
 server.run = echo
 runpy.run_module("qlora_kit.serve", run_name="__main__")
 """
-OTHER_SETTINGS = {  # each another than by default
+OTHER_CONFIG = {  # each another than by default
     "model": Path("a model.gguf"),
     "adapters": {"poet": Path("poet.gguf")},
     "host": "::1",
@@ -277,11 +297,12 @@ OTHER_SETTINGS = {  # each another than by default
     "offline": True,
     "verbose": True,
     "parent": 7,
+    "address_file": Path("address"),
 }
 
 
-def settings_that_arrive(monkeypatch, **options):
-    """The settings, as text, that the process of `running` would serve with."""
+def config_that_arrives(monkeypatch, **options):
+    """The configuration, as text, that the process of `running` would serve with."""
     start = subprocess.Popen
 
     def start_echo(command, **pipes):
@@ -290,22 +311,24 @@ def settings_that_arrive(monkeypatch, **options):
 
     monkeypatch.setattr(subprocess, "Popen", start_echo)
     with server_file.running(**options) as started:
-        return started.log.read_text().splitlines()[0].strip()
+        assert started.url == "http://nowhere"
+        return started.log.read_text().strip()
 
 
-def test_every_setting_reaches_the_server(monkeypatch):
-    assert OTHER_SETTINGS.keys() == {field.name for field in dataclasses.fields(Settings)}
-    for field in dataclasses.fields(Settings):
-        assert OTHER_SETTINGS[field.name] != field.default
-    arrived = settings_that_arrive(monkeypatch, **OTHER_SETTINGS)
-    assert arrived == repr(Settings(**OTHER_SETTINGS))
+def test_every_setting_reaches_the_server(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert OTHER_CONFIG.keys() == {field.name for field in dataclasses.fields(ServerConfig)}
+    for field in dataclasses.fields(ServerConfig):
+        assert OTHER_CONFIG[field.name] != field.default
+    arrived = config_that_arrives(monkeypatch, **OTHER_CONFIG)
+    assert arrived == repr(ServerConfig(**OTHER_CONFIG))
 
 
 def test_by_itself_it_takes_a_free_port_and_the_key_of_the_environment(monkeypatch):
-    monkeypatch.setenv(server_file.KEY_VARIABLE, KEY)
-    arrived = settings_that_arrive(monkeypatch, model="model.gguf")
-    expected = Settings(Path("model.gguf"), port=0, api_key=KEY, parent=os.getpid())
-    assert arrived == repr(expected)
+    monkeypatch.setenv(config_file.KEY_VARIABLE, KEY)
+    arrived = config_that_arrives(monkeypatch, model="model.gguf")
+    expected = ServerConfig(Path("model.gguf"), port=0, api_key=KEY, parent=os.getpid())
+    assert arrived.startswith(repr(expected).removesuffix("address_file=None)"))
 
 
 @pytest.mark.parametrize(
@@ -357,13 +380,13 @@ def test_a_server_ends_with_the_process_that_wanted_it(base, tmp_path, monkeypat
         "with serve.running(sys.argv[1], context=256, offline=sys.argv[2] == '1') as server:\n"
         "    print(server.pid, server.url, flush=True); time.sleep(60)"
     )
-    sealed = sys.platform.startswith("linux")
-    command = [sys.executable, "-c", child, str(base), str(int(sealed))]
+    offline = sys.platform.startswith("linux")
+    command = [sys.executable, "-c", child, str(base), str(int(offline))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid, url = parent.stdout.readline().split()
         it = psutil.Process(int(pid))
         assert client.ask(url, MOON, max_new_tokens=2).tokens == 2
-        assert (is_sealed(it.pid), peers(it.pid)) == (sealed, ())
+        assert (has_seccomp_filter(it.pid), remote_addresses(it.pid)) == (offline, ())
         parent.kill()
     assert gone(it)
     assert not list(tmp_path.glob("*/*.sock"))

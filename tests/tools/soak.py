@@ -141,9 +141,15 @@ def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8
             memory.append(server.memory_gb())
 
         with Beside(seconds / 60, annoy) as annoying, Beside(seconds / 200, sample) as sampling:
-            load = measure_load(server.url, [prompt for _, prompt in asked], clients,
-                                seconds=seconds, max_new_tokens=LIMIT,
-                                model=[name for name, _ in asked], check=check)  # fmt: skip
+            load = measure_load(
+                server.url,
+                [prompt for _, prompt in asked],
+                clients,
+                model=[name for name, _ in asked],
+                seconds=seconds,
+                check=check,
+                max_new_tokens=LIMIT,
+            )
         problems = [*load.errors, *annoying.problems, *sampling.problems]
         quick_connects(server.url, 1000 - 100 * done["quick_connects"])
         after = client.ask(server.url, asked[0][1], asked[0][0], LIMIT)
