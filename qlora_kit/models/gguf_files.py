@@ -17,7 +17,7 @@ from typing import Any
 from .. import KitError
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))  # codes of `struct`
+_SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIifBQqd", strict=True))  # codes of `struct`
 _SMALLEST_PAIR, _SMALLEST_TENSOR = 13, 24  # bytes
 _ALIGNMENT = 32
 _DIMENSIONS = 4
@@ -87,11 +87,16 @@ def read_gguf_header(path: str | Path, sizes: bool = True) -> GgufHeader:
     return header
 
 
+def _require(sound: bool, reason: str) -> None:
+    if not sound:
+        raise ValueError(reason)
+
+
 class _Reader:
     """Walks over the bytes; nothing is read that does not lie inside the file."""
 
     def __init__(self, data: mmap.mmap):
-        self.data, self.at, self.size = data, 0, len(data)
+        self.data, self.at, self.size = data, 4, len(data)
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.at:
@@ -99,90 +104,79 @@ class _Reader:
         self.at += count
         return self.data[self.at - count : self.at]
 
+    def numbers(self, code: str, count: int) -> tuple[Any, ...]:
+        raw = self.take(count * struct.calcsize(f"<{code}"))
+        return struct.unpack(f"<{count}{code}", raw)
+
     def number(self, code: str) -> Any:
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+        return self.numbers(code, 1)[0]
 
     def count(self, smallest: int, what: str) -> int:
         """A number of things that each take at least `smallest` bytes of what is left."""
         count = self.number("Q")
-        if count * smallest > self.size - self.at:
-            raise ValueError(f"it cannot hold {count:,} {what}")
-        return count
+        _require(count * smallest <= self.size - self.at, f"it cannot hold {count:,} {what}")
+        return int(count)
 
-    def text(self, strict: bool = True) -> str:
-        raw = self.take(self.count(1, "bytes of a text"))
-        return raw.decode("utf-8", "strict" if strict else "replace")
+    def text(self, errors: str = "strict") -> str:
+        return self.take(self.number("Q")).decode("utf-8", errors)
 
     def contents(self) -> tuple[dict[str, Any], tuple[GgufTensor, ...]]:
-        self.take(4)
         version = self.number("I")
-        if version not in (2, 3):
-            raise ValueError(f"its version is {version}, not 2 or 3 (little-endian)")
+        _require(version in (2, 3), f"its version is {version}, not 2 or 3 (little-endian)")
         tensors = self.count(_SMALLEST_TENSOR, "tensors")
         metadata: dict[str, Any] = {}
         for _ in range(self.count(_SMALLEST_PAIR, "metadata")):
             key = self.text()
-            if key in metadata:
-                raise ValueError(f"the key {key[:60]!r} stands in it twice")
+            _require(key not in metadata, f"the key {key[:60]!r} stands in it twice")
             metadata[key] = self.value(self.number("I"))
         return metadata, tuple(self.tensors(tensors, metadata.get("general.alignment", _ALIGNMENT)))
 
     def value(self, kind: int) -> Any:
         if kind == _STRING:
-            return self.text(strict=False)  # tokens may be parts of a character
-        if kind == _BOOL:
-            flag = self.number("B")
-            if flag > 1:
-                raise ValueError(f"a flag is {flag}, not 0 or 1")
-            return bool(flag)
-        if kind in _SCALARS:
-            return self.number(_SCALARS[kind])
-        if kind != _ARRAY:
-            raise ValueError(f"its metadata have a value of the unknown type {kind}")
-        inner = self.number("I")
-        if inner == _STRING:
-            return [self.text(strict=False) for _ in range(self.count(8, "texts"))]
-        if inner not in _SCALARS:
-            raise ValueError(f"its metadata have a list of the type {inner}")
-        width = struct.calcsize(f"<{_SCALARS[inner]}")
-        length = self.count(width, "numbers")
-        return list(struct.unpack(f"<{length}{_SCALARS[inner]}", self.take(length * width)))
+            return self.text("replace")  # tokens may be parts of a character
+        if kind == _ARRAY:
+            inner = self.number("I")
+            if inner == _STRING:
+                return [self.text("replace") for _ in range(self.count(8, "texts"))]
+            return list(self.values(inner, self.number("Q")))
+        return self.values(kind, 1)[0]
+
+    def values(self, kind: int, count: int) -> tuple[Any, ...]:
+        _require(kind in _SCALARS, f"its metadata have a value of the unknown type {kind}")
+        values = self.numbers(_SCALARS[kind], count)
+        if kind != _BOOL:
+            return values
+        _require(set(values) <= {0, 1}, "a flag in it is neither 0 nor 1")
+        return tuple(map(bool, values))
 
     def tensors(self, count: int, alignment: Any) -> Iterator[GgufTensor]:
         from gguf.constants import GGML_QUANT_SIZES
 
         sizes = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
-        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise ValueError(f"its alignment is {alignment!r}, no power of two")
+        power_of_two = type(alignment) is int and alignment.bit_count() == 1 and alignment > 0
+        _require(power_of_two, f"its alignment is {alignment!r}, no power of two")
         rows = [self.tensor() for _ in range(count)]
-        if len({row.name for row in rows}) != count:
-            raise ValueError("two tensors have one name")
+        _require(len({row.name for row in rows}) == count, "two tensors have one name")
         start, at = -(-self.at // alignment) * alignment, 0
         for row in sorted(rows, key=lambda row: row.start):
-            if row.type not in sizes:
-                raise ValueError(f"{row.name[:60]!r} is of the unknown type {row.type}")
+            name = repr(row.name[:60])
+            _require(row.type in sizes, f"{name} is of the unknown type {row.type}")
             block, width = sizes[row.type]
             elements = math.prod(row.shape)
-            if not elements or row.shape[0] % block:
-                raise ValueError(
-                    f"{row.name[:60]!r} has the shape {row.shape}, which its type cannot have"
-                )
-            if row.start != at:
-                raise ValueError(f"{row.name[:60]!r} does not begin where the one before it ends")
+            fits = elements > 0 and row.shape[0] % block == 0
+            _require(fits, f"{name} has the shape {row.shape}, which its type cannot have")
+            _require(row.start == at, f"{name} does not begin where the one before it ends")
             end = at + elements // block * width
-            if start + end > self.size:
-                raise ValueError(f"{row.name[:60]!r} ends after the file does")
+            _require(start + end <= self.size, f"{name} ends after the file does")
             yield replace(row, start=start + at, end=start + end)
             at = -(-end // alignment) * alignment
-        if start + at < self.size - alignment:
-            raise ValueError("bytes follow that belong to no tensor")
+        _require(start + at >= self.size - alignment, "bytes follow that belong to no tensor")
 
     def tensor(self) -> GgufTensor:
         """As the file describes it: `start` is from the end of the header, `end` is unknown."""
         name, dimensions = self.text(), self.number("I")
-        if not 1 <= dimensions <= _DIMENSIONS:
-            raise ValueError(f"{name[:60]!r} has {dimensions} dimensions")
-        shape = tuple(self.number("Q") for _ in range(dimensions))
+        _require(1 <= dimensions <= _DIMENSIONS, f"{name[:60]!r} has {dimensions} dimensions")
+        shape = self.numbers("Q", dimensions)
         return GgufTensor(name, self.number("I"), shape, start=self.number("Q"), end=0)
 
 
@@ -200,14 +194,14 @@ def _require_sizes(header: GgufHeader) -> None:
     }
     for key, size in actual.items():
         stated = header.metadata.get(key, size)
-        if size is not None and type(stated) is int and stated != size:
-            raise ValueError(
-                f"it says that {key} is {stated:,}, and its tensors that it is {size:,}"
-            )
+        if size is not None and type(stated) is int:
+            reason = f"it says that {key} is {stated:,}, and its tensors that it is {size:,}"
+            _require(stated == size, reason)
     if "blk.0.attn_q.weight" in shapes:
         _require_attention(header.metadata, f"{kind}.attention", shapes)
-    if tokens is not None and len(embedding) > 1 and len(tokens) > embedding[1]:
-        raise ValueError(f"it has {len(tokens):,} tokens and embeddings for {embedding[1]:,}")
+    if tokens is not None and len(embedding) > 1:
+        reason = f"it has {len(tokens):,} tokens and embeddings for {embedding[1]:,}"
+        _require(len(tokens) <= embedding[1], reason)
 
 
 def _require_attention(
@@ -215,16 +209,15 @@ def _require_attention(
 ) -> None:
     """A key that is lost would be replaced by a default, and the model would babble."""
     heads, epsilon = metadata.get(f"{kind}.head_count"), f"{kind}.layer_norm_rms_epsilon"
-    if heads is None or not {epsilon, f"{kind}.layer_norm_epsilon"} & set(metadata):
-        raise ValueError(f"{kind}.head_count or {epsilon} is not in it")
-    if not 0 < metadata.get(epsilon, 1e-5) < 0.1:
-        raise ValueError(f"its {epsilon} is {metadata[epsilon]}")
+    stated = heads is not None and {epsilon, f"{kind}.layer_norm_epsilon"} & set(metadata)
+    _require(bool(stated), f"{kind}.head_count or {epsilon} is not in it")
+    value = metadata.get(epsilon, 1e-5)
+    _require(0 < value < 0.1, f"its {epsilon} is {value}")
     if type(heads) is not int:  # a list: each layer has a number of its own
         return
     inputs, outputs = shapes["blk.0.attn_q.weight"][:2]
     width = metadata.get(f"{kind}.key_length", inputs // heads if heads else 0)
     keys = shapes.get("blk.0.attn_k.weight", (0, outputs))[1]
-    pairs = ((heads, outputs), (metadata.get(f"{kind}.head_count_kv", heads), keys))
-    for count, rows in pairs:
-        if type(count) is int and count * width != rows:
-            raise ValueError(f"it says {count} heads of {width}, and its tensors have {rows} rows")
+    for count, rows in ((heads, outputs), (metadata.get(f"{kind}.head_count_kv", heads), keys)):
+        sound = type(count) is not int or count * width == rows
+        _require(sound, f"it says {count} heads of {width}, and its tensors have {rows} rows")

@@ -76,9 +76,14 @@ def ask(
     Raises:
         KitError: see `request`.
     """
-    body: dict[str, Any] = {"messages": list(messages), "max_tokens": max_new_tokens}
-    body |= {"temperature": 0.0, "stream": True, "stream_options": {"include_usage": True}}
-    body |= options
+    body = {
+        "messages": list(messages),
+        "max_tokens": max_new_tokens,
+        "temperature": 0.0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **options,
+    }
     if model is not None:
         body["model"] = model
     began = time.perf_counter()

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,12 @@ def start_llama_cpp(config: ServerConfig, scale: float = 1.0, address: Path | No
         ) from problem
 
 
+@dataclass(frozen=True)
 class LlamaCpp:
-    """llama.cpp in this process, asked through its own local server."""
+    """llama.cpp in this process, asked through its own local server. vocabulary: of the model."""
 
-    def __init__(self, server: Any, vocabulary: int):
-        self._server, self._vocabulary = server, vocabulary
-
-    def close(self) -> None:
-        """Give the model's memory back."""
-        self._server = None
+    url: str
+    vocabulary: int
 
     def ask(self, path: str, **body: Any) -> Any:
         """What the server answers to a request.
@@ -99,7 +97,7 @@ class LlamaCpp:
         Raises:
             KitError: see `client.request`.
         """
-        return request(self._server.listening_address, path, body, timeout=None)
+        return request(self.url, path, body, timeout=None)
 
     def log_probs(self, prefix: Sequence[int]) -> np.ndarray:
         """The distribution of the token after a prefix, (vocabulary,) fp32 in nats.
@@ -111,8 +109,8 @@ class LlamaCpp:
         # sampled is forced to be a plain letter; the distribution is told as the model gives it.
         letter = self.ask("/tokenize", content="a")["tokens"][-1]
         options = {"n_predict": 1, "temperature": 0, "logit_bias": [[letter, 1e6]]}
-        reply = self.ask("/completion", prompt=list(prefix), n_probs=self._vocabulary, **options)
-        log_probs = np.full(self._vocabulary, -np.inf, np.float32)
+        reply = self.ask("/completion", prompt=list(prefix), n_probs=self.vocabulary, **options)
+        log_probs = np.full(self.vocabulary, -np.inf, np.float32)
         for token in reply["completion_probabilities"][0]["top_logprobs"]:
             log_probs[token["id"]] = token["logprob"]
         log_probs = np.maximum(log_probs, -1e4).astype(np.float64)
@@ -129,8 +127,7 @@ class LlamaCpp:
         Raises:
             KitError: see `client.request`.
         """
-        url = self._server.listening_address
-        return ask(url, messages, max_new_tokens=max_new_tokens).answer
+        return ask(self.url, messages, max_new_tokens=max_new_tokens).answer
 
 
 @contextmanager
@@ -152,10 +149,10 @@ def running_llama_cpp(
     if tokens is None:
         raise KitError(f"{path} holds no tokens; llama.cpp cannot answer from it.")
     adapters = {} if adapter is None else {"adapter": Path(adapter)}
-    threads = max(1, usable_cores() // 2)
-    config = ServerConfig(Path(path), adapters, context=context, threads=threads)
-    llama = LlamaCpp(start_llama_cpp(config), len(tokens))
+    half = max(1, usable_cores() // 2)
+    config = ServerConfig(Path(path), adapters, parallel=1, context=context, threads=half)
+    server = start_llama_cpp(config)
     try:
-        yield llama
+        yield LlamaCpp(server.listening_address, len(tokens))
     finally:
-        llama.close()
+        del server  # an error's traceback would keep the model in memory

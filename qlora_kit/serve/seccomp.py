@@ -14,7 +14,6 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 from .. import KitError
 
@@ -81,11 +80,9 @@ def has_seccomp_filter(pid: int) -> bool:
     Args:
         pid: a process on this machine.
     """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return False
-    return "Seccomp:\t2" in lines
+    with contextlib.suppress(OSError):
+        return "Seccomp:\t2\n" in Path(f"/proc/{pid}/status").read_text()
+    return False
 
 
 def remote_addresses(pid: int) -> tuple[str, ...]:
@@ -97,16 +94,9 @@ def remote_addresses(pid: int) -> tuple[str, ...]:
     import psutil
 
     process = psutil.Process(pid)
-    addresses = {
-        connection.raddr.ip
-        for each in (process, *process.children(recursive=True))
-        for connection in _connections(each)
-        if connection.raddr
-    }
+    addresses = set()
+    for each in (process, *process.children(recursive=True)):
+        # psutil 6 gave it another name; Colab ships 5.
+        connections = getattr(each, "net_connections", None) or each.connections
+        addresses |= {connection.raddr.ip for connection in connections("inet") if connection.raddr}
     return tuple(sorted(a for a in addresses if not ipaddress.ip_address(a).is_loopback))
-
-
-def _connections(process: Any) -> Any:
-    """psutil 6 gave it another name; Colab ships 5."""
-    name = "net_connections" if hasattr(process, "net_connections") else "connections"
-    return getattr(process, name)(kind="inet")

@@ -5,7 +5,6 @@ or a test that wants to ask, measure, and stop it.
 """
 
 import contextlib
-import dataclasses
 import errno
 import os
 import signal
@@ -16,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def run(config: ServerConfig) -> None:
     from .routes import build
 
     trained = base.metadata.get(f"{base.architecture}.context_length") or config.context
-    config = dataclasses.replace(config, context=min(config.context, trained))
+    config = replace(config, context=min(config.context, trained))
     with (
         contextlib.closing(_listen(config.host, config.port)) as listener,
         tempfile.TemporaryDirectory(prefix="qlora-kit-") as folder,
@@ -141,7 +140,7 @@ def running(
     """
     from pydantic import TypeAdapter
 
-    names = [setting.name for setting in dataclasses.fields(ServerConfig)]
+    names = [setting.name for setting in fields(ServerConfig)]
     if unknown := sorted(options.keys() - set(names)):
         raise KitError(
             f"A server has no setting {', '.join(unknown)}; there are {', '.join(names)}."
@@ -151,7 +150,7 @@ def running(
         config = ServerConfig(
             Path(model),
             {name: Path(path) for name, path in (adapters or {}).items()},
-            api_key=api_key or os.environ.get(KEY_VARIABLE) or None,
+            api_key=(os.environ.get(KEY_VARIABLE) or None) if api_key is None else api_key,
             **{"port": 0, "parent": os.getpid(), "address_file": address_file, **options},
         )
         # The settings go through a file without a name, so that nobody else can read the key.

@@ -1,7 +1,7 @@
 """A conversation with a run or with a server: what `qlora-kit chat` holds."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from .. import KitError
@@ -39,6 +39,7 @@ class ChatSession:
         return answer
 
 
+@contextmanager
 def open_session(
     place: str,
     system: str | None = None,
@@ -46,7 +47,7 @@ def open_session(
     max_new_tokens: int = 200,
     model: str | None = None,
     api_key: str | None = None,
-) -> AbstractContextManager[ChatSession]:
+) -> Iterator[ChatSession]:
     """A conversation with a run folder or with a server; what it holds is freed at the end.
 
     Args:
@@ -61,42 +62,23 @@ def open_session(
         KitError: no such run, server or model.
     """
     if place.startswith(("http://", "https://")):
-        return nullcontext(_with_server(place, system, base, max_new_tokens, model, api_key))
+        names = models(place, api_key)  # a wrong address is an error before anything is typed
+        if model is not None and model not in names:
+            raise KitError(f"The server has no model {model!r}; there are: {', '.join(names)}.")
+        name = names[0] if base or model is None else model
+        yield ChatSession(
+            lambda messages: ask(place, messages, name, max_new_tokens, api_key).answer, system
+        )
+        return
     if model is not None:
         raise KitError("--model names an adapter of a server; a run has one of its own.")
-    return _with_run(Path(place), system, base, max_new_tokens)
-
-
-@contextmanager
-def _with_run(
-    run: Path, system: str | None, base: bool, max_new_tokens: int
-) -> Iterator[ChatSession]:
-    model, tokenizer = load_run(run)
-
-    def answer(messages: Messages) -> Answer:
-        return generate(model, tokenizer, [messages], max_new_tokens)[0]
-
-    with ready(model), as_base(model) if base else nullcontext():
-        yield ChatSession(answer, trained_system(run) if system is None else system)
-
-
-def _with_server(
-    url: str,
-    system: str | None,
-    base: bool,
-    max_new_tokens: int,
-    model: str | None,
-    api_key: str | None,
-) -> ChatSession:
-    names = models(url, api_key)  # a wrong address or key is an error before anything is typed
-    if model is not None and model not in names:
-        raise KitError(f"The server has no model {model!r}; there are: {', '.join(names)}.")
-    name = names[0] if base or model is None else model
-
-    def answer(messages: Messages) -> Answer:
-        return ask(url, messages, name, max_new_tokens, api_key).answer
-
-    return ChatSession(answer, system)
+    llm, tokenizer = load_run(place)
+    if system is None:
+        system = trained_system(Path(place))
+    with ready(llm), as_base(llm) if base else nullcontext():
+        yield ChatSession(
+            lambda messages: generate(llm, tokenizer, [messages], max_new_tokens)[0], system
+        )
 
 
 def converse(session: ChatSession) -> None:
@@ -105,11 +87,6 @@ def converse(session: ChatSession) -> None:
     Args:
         session: with whom.
     """
-    while True:
-        try:
-            question = input("you> ").strip()
-        except EOFError:
-            return
-        if not question:
-            return
-        print(f"model> {session.ask(question).text}")
+    with suppress(EOFError):
+        while question := input("you> ").strip():
+            print(f"model> {session.ask(question).text}")

@@ -40,8 +40,8 @@ def base():
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    return {name: write_adapter(folder / f"{name}.gguf", seed)
-            for seed, name in enumerate(("keeper", "poet"))}  # fmt: skip
+    names = ("keeper", "poet")
+    return {name: write_adapter(folder / f"{name}.gguf", i) for i, name in enumerate(names)}
 
 
 @pytest.fixture(scope="module")
@@ -112,29 +112,28 @@ def test_a_stream_says_what_the_whole_answer_says(ai, base):
     pieces = ai.chat.completions.create(
         model=base.stem, messages=MOON, max_tokens=16, temperature=0, stream=True
     )
-    said = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
-    assert "".join(said) == text(ai, base.stem)
-    assert len([piece for piece in said if piece]) > 8
+    texts = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
+    assert "".join(texts) == text(ai, base.stem)
+    assert len([piece for piece in texts if piece]) > 8
 
 
 def test_a_json_schema_is_kept(ai, base):
-    schema = {
-        "type": "object", "additionalProperties": False, "required": ["color", "round"],
-        "properties": {"color": {"enum": ["gray", "green"]}, "round": {"type": "boolean"}},
-    }  # fmt: skip
+    properties = {"color": {"enum": ["gray", "green"]}, "round": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    schema["additionalProperties"] = False
     form = {"type": "json_schema", "json_schema": {"name": "moon", "schema": schema, "strict": 1}}
     for model in (base.stem, "poet"):
-        told = json.loads(text(ai, model, max_tokens=200, response_format=form))
-        assert told["color"] in ("gray", "green")
-        assert isinstance(told["round"], bool)
+        moon = json.loads(text(ai, model, max_tokens=200, response_format=form))
+        assert moon["color"] in ("gray", "green")
+        assert isinstance(moon["round"], bool)
 
 
 def test_answers_end_by_themselves_at_a_word_or_at_the_limit(ai, server, base):
     yes = [{"role": "user", "content": "Repeat this word and nothing else: hello"}]
-    told = client.ask(server.url, yes, base.stem, 200, KEY)
-    assert told.stopped
-    assert 0 < told.tokens < 200
-    assert "<|im_end|>" not in told.text
+    reply = client.ask(server.url, yes, base.stem, 200, KEY)
+    assert reply.stopped
+    assert 0 < reply.tokens < 200
+    assert "<|im_end|>" not in reply.text
     whole = text(ai, base.stem)
     word = whole.split()[3]
     assert text(ai, base.stem, stop=[word]) == whole[: whole.index(word)]
@@ -172,9 +171,9 @@ def test_what_is_wrong_is_told_in_openais_form(ai, server, base):
     ],
 )
 def test_a_broken_request_is_refused_with_a_reason(server, method, path, body, status):
-    code, told, _ = call(server, method, path, body)
+    code, answer, _ = call(server, method, path, body)
     assert code == status
-    assert json.loads(told)["error"]["message"]
+    assert json.loads(answer)["error"]["message"]
 
 
 def test_only_health_needs_no_key_and_only_named_pages_may_ask(server):
@@ -200,11 +199,12 @@ def test_the_key_stands_neither_in_the_command_nor_in_the_environment(server):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     line = 'qlora_kit:requests_total{model="keeper",outcome="hung_up"}'
-    before, made = metric(server, line), metric(server, "llamacpp:tokens_predicted_total")
+    before, tokens = metric(server, line), metric(server, "llamacpp:tokens_predicted_total")
     body = {"model": "keeper", "messages": MOON, "max_tokens": 1800, "ignore_eos": True}
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": stream}),
-                       {"Authorization": f"Bearer {KEY}"})  # fmt: skip
+    body = json.dumps({**body, "stream": stream})
+    headers = {"Authorization": f"Bearer {KEY}"}
+    connection.request("POST", "/v1/chat/completions", body, headers)
     if stream:
         response = connection.getresponse()
         response.read(30)
@@ -214,7 +214,7 @@ def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     time.sleep(2)  # each question for metrics delays llama.cpp's look at who still listens
     assert metric(server, "llamacpp:requests_processing") == 0
     assert metric(server, line) == before + 1
-    assert metric(server, "llamacpp:tokens_predicted_total") < made + 1800
+    assert metric(server, "llamacpp:tokens_predicted_total") < tokens + 1800
 
 
 def test_metrics_count_each_adapter(server, ai):
@@ -258,12 +258,12 @@ def test_chat_talks_to_a_server(server, base):
     environment = {**os.environ, config_file.KEY_VARIABLE: KEY}
 
     def chat(*arguments, **more):
-        return subprocess.run([*command, *arguments], capture_output=True, text=True,
-                              env=environment, **more)  # fmt: skip
+        options = {"capture_output": True, "text": True, "env": environment, **more}
+        return subprocess.run([*command, *arguments], **options)
 
-    told = chat("--model", "poet", "--prompt", "What is the moon?", "--json")
-    assert json.loads(told.stdout)["answer"] == client.ask(
-        server.url, MOON, "poet", 8, KEY).text.strip()  # fmt: skip
+    output = chat("--model", "poet", "--prompt", "What is the moon?", "--json").stdout
+    reply = client.ask(server.url, MOON, "poet", 8, KEY)
+    assert json.loads(output)["answer"] == reply.text.strip()
     assert "model> " in chat(input="What is the moon?\n\n").stdout
     assert f"no model 'poem'; there are: {base.stem}, keeper" in chat("--model", "poem").stderr
     environment.pop(config_file.KEY_VARIABLE)
@@ -332,14 +332,14 @@ def test_by_itself_it_takes_a_free_port_and_the_key_of_the_environment(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"origin": "http://a.test"}, "no setting origin; there are model, .*origins"),
         ({"origins": "http://a.test"}, r"origins=\('http://a.test',\)"),
     ],
 )
-def test_an_option_that_no_server_has_is_refused(options, said):
-    with pytest.raises(KitError, match=said), server_file.running("model.gguf", **options):
+def test_an_option_that_no_server_has_is_refused(options, message):
+    with pytest.raises(KitError, match=message), server_file.running("model.gguf", **options):
         pass
 
 
@@ -356,8 +356,8 @@ def gone(process):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_server_is_gone_and_leaves_nothing(base, stop, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    command = [sys.executable, "-m", "qlora_kit.cli", "serve", str(base), "--port", "0",
-               "--context", "256"]  # fmt: skip
+    command = [sys.executable, "-m", "qlora_kit.cli", "serve", str(base)]
+    command += ["--port", "0", "--context", "256"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         url = it.stdout.readline().split()[-1]
         assert list(tmp_path.iterdir())
@@ -398,7 +398,7 @@ def serve_command(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["absent.gguf"], "is not there"),
         (["text.gguf"], "is not a GGUF file"),
@@ -416,14 +416,14 @@ def serve_command(*arguments):
         (["model.gguf", "--host", "192.0.2.1", "--api-key", "k"], "cannot listen"),
     ],
 )
-def test_what_cannot_be_served_is_one_message(tmp_path, monkeypatch, arguments, said):
+def test_what_cannot_be_served_is_one_message(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "model.gguf")
     write_adapter(tmp_path / "adapter.gguf", sizes=(8, 16), names=["blk.0.attn_q.weight"])
     (tmp_path / "text.gguf").write_text("hello")
     done = serve_command(*arguments)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -57,5 +57,8 @@ def test_the_patches_of_a_run_are_undone_at_the_end(monkeypatch, tmp_path, base)
 
 
 def test_a_run_has_no_names_for_adapters(tmp_path):
-    with pytest.raises(KitError, match="--model names an adapter of a server"):
-        open_session(str(tmp_path), model="poet")
+    with (
+        pytest.raises(KitError, match="--model names an adapter of a server"),
+        open_session(str(tmp_path), model="poet"),
+    ):
+        pass

@@ -1,7 +1,7 @@
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.serve.gguf_check import _kind, read_gguf_model, require_adapter
+from qlora_kit.serve.config import _kind, read_gguf_model, require_adapter
 from tests.tools.gguf_files import write_adapter, write_model
 
 QUERY = "blk.0.attn_q.weight"
@@ -29,7 +29,7 @@ def test_an_adapter_that_fits_is_taken(base, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"architecture": "qwen2"}, "for a 'qwen2' model, this is 'llama'"),
         ({"sizes": (8, 32)}, "is 8 x 16, the adapter's 8 x 32"),
@@ -40,9 +40,9 @@ def test_an_adapter_that_fits_is_taken(base, tmp_path):
         ({"adapter": "control_vector"}, "not a LoRA adapter but holds a control_vector"),
     ],
 )
-def test_an_adapter_of_another_model_is_named(base, tmp_path, changes, said):
+def test_an_adapter_of_another_model_is_named(base, tmp_path, changes, message):
     settings = {"sizes": (8, 16), "names": [QUERY], **changes}
-    with pytest.raises(KitError, match=said):
+    with pytest.raises(KitError, match=message):
         require_adapter(write_adapter(tmp_path / "a.gguf", **settings), base)
 
 
