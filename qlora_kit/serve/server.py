@@ -47,7 +47,7 @@ def run(config: ServerConfig) -> None:
     optional_package("aiohttp")
     from aiohttp import web
 
-    from .routes import build
+    from .routes import Routes
 
     trained = base.metadata.get(f"{base.architecture}.context_length") or config.context
     config = replace(config, context=min(config.context, trained))
@@ -60,7 +60,7 @@ def run(config: ServerConfig) -> None:
         llama = start_llama_cpp(config, scale=0.0, address=llama_socket)
         if config.offline:
             block_network()
-        app = build(config, llama_socket)
+        routes = Routes(config, llama_socket)
         if config.parent:
             threading.Thread(target=_end_with, args=(config.parent,), daemon=True).start()
         host, port = listener.getsockname()[:2]
@@ -70,7 +70,7 @@ def run(config: ServerConfig) -> None:
         if config.address_file is not None:
             write_text(config.address_file, url)
         web.run_app(
-            app,
+            routes.application(),
             sock=listener,
             print=None,
             access_log=None,

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.serve import ask, models
+from qlora_kit.serve import ask, client, models
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -54,6 +54,9 @@ def test_only_line_feeds_end_a_line():
 def test_no_proxy_of_the_environment_is_asked(monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    client._http.cache_clear()
     assert ask(answering(OK, PIECE, END), HELLO).text == "gray "
 
 
