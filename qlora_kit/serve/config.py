@@ -1,4 +1,4 @@
-"""What to serve, where, and to whom; and what of it is wrong, as far as the headers tell.
+"""What to serve, where, and to whom; and whether it can be, as far as the headers say.
 
 llama.cpp's own words for a wrong file are a line in its log; here they are a sentence with the
 way out.
@@ -36,7 +36,7 @@ class ServerConfig:
     port: int = 8080
     api_key: str | None = None
     origins: tuple[str, ...] = ()
-    parallel: int = 4
+    parallel: int = 4  # chosen by hand, like the next
     context: int = 2048
     threads: int = 0
     offline: bool = False
@@ -54,8 +54,8 @@ class ServerConfig:
         return self.model.stem
 
 
-def check(config: ServerConfig) -> GgufHeader:
-    """Everything that can be seen to be wrong before the model is loaded.
+def require_servable(config: ServerConfig) -> GgufHeader:
+    """Check, before the model is loaded, that it can be served like this.
 
     Args:
         config: what is to be served.

@@ -17,7 +17,7 @@ from ..models import read_gguf_header
 from .client import ask, request
 from .config import ServerConfig
 
-CONNECTIONS = 64  # threads that answer HTTP; chosen by hand: an idle one takes next to nothing
+CONNECTIONS = 64  # that llama.cpp answers at once, a thread for each; chosen by hand
 
 
 def optional_package(name: str) -> Any:
@@ -32,7 +32,7 @@ def optional_package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as problem:
-        raise KitError(f"llama.cpp takes {name}: pip install 'qlora-kit[serve]'") from problem
+        raise KitError(f"This takes {name}: pip install 'qlora-kit[serve]'") from problem
 
 
 def start_llama_cpp(config: ServerConfig, scale: float = 1.0, address: Path | None = None) -> Any:
@@ -106,7 +106,7 @@ class LlamaCpp:
             prefix: token ids.
         """
         # A stop token, or half of a character, would come back without its numbers. So what is
-        # sampled is forced to be a plain letter; the distribution is told as the model gives it.
+        # sampled is forced to be a plain letter; the distribution comes as the model gives it.
         letter = self.ask("/tokenize", content="a")["tokens"][-1]
         options = {"n_predict": 1, "temperature": 0, "logit_bias": [[letter, 1e6]]}
         reply = self.ask("/completion", prompt=list(prefix), n_probs=self.vocabulary, **options)
@@ -144,7 +144,7 @@ def running_llama_cpp(
     Raises:
         KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
     """
-    optional_package("xllamacpp")  # told before the file is read
+    optional_package("xllamacpp")  # where it is missing, nobody waits for the file to be read
     tokens = read_gguf_header(path, sizes=False).metadata.get("tokenizer.ggml.tokens")
     if tokens is None:
         raise KitError(f"{path} holds no tokens; llama.cpp cannot answer from it.")

@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import KitError
 from ..machine import GB, share_freed_memory, write_text
-from .config import KEY_VARIABLE, ServerConfig, check
+from .config import KEY_VARIABLE, ServerConfig, require_servable
 from .llama_cpp import optional_package, start_llama_cpp
 from .seccomp import block_network
 
@@ -33,9 +33,9 @@ def run(config: ServerConfig) -> None:
         config: what to serve.
 
     Raises:
-        KitError: see `check`; a busy port, or a model that llama.cpp cannot load.
+        KitError: see `require_servable`; a busy port, or a model that llama.cpp cannot load.
     """
-    base = check(config)
+    base = require_servable(config)
     if not hasattr(socket, "AF_UNIX"):
         raise KitError("qlora-kit serve needs Linux or macOS; on Windows run it in WSL.")
     if "tokenizer.chat_template" not in base.metadata:
@@ -140,7 +140,7 @@ def running(
     """
     from pydantic import TypeAdapter
 
-    names = [setting.name for setting in fields(ServerConfig)]
+    names = [setting.name for setting in fields(ServerConfig) if setting.name != "address_file"]
     if unknown := sorted(options.keys() - set(names)):
         raise KitError(
             f"A server has no setting {', '.join(unknown)}; there are {', '.join(names)}."
@@ -151,13 +151,14 @@ def running(
             Path(model),
             {name: Path(path) for name, path in (adapters or {}).items()},
             api_key=(os.environ.get(KEY_VARIABLE) or None) if api_key is None else api_key,
-            **{"port": 0, "parent": os.getpid(), "address_file": address_file, **options},
+            address_file=address_file,
+            **{"port": 0, "parent": os.getpid(), **options},
         )
         # The settings go through a file without a name, so that nobody else can read the key.
         with (
             tempfile.TemporaryFile() as settings,
             tempfile.NamedTemporaryFile(
-                "wb", -1, prefix="qlora-kit-serve-", suffix=".log", delete=False
+                prefix="qlora-kit-serve-", suffix=".log", delete=False
             ) as output,
         ):
             settings.write(TypeAdapter(ServerConfig).dump_json(config))
@@ -166,9 +167,7 @@ def running(
             process = subprocess.Popen(command, stdin=settings, stdout=output, stderr=output)
         log = Path(output.name)
         try:
-            yield Server(
-                _address(process, config.address_file or address_file, log, wait), process.pid, log
-            )
+            yield Server(_address(process, address_file, log, wait), process.pid, log)
         finally:
             process.terminate()
             try:

@@ -111,8 +111,14 @@ class Beside:
         self.thread.join()
 
 
-def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8,
-         questions: int = 24, growth: float = GROWTH) -> Soak:  # fmt: skip
+def soak(
+    gguf: Path,
+    adapters: dict[str, Path],
+    seconds: float,
+    clients: int = 8,
+    questions: int = 24,
+    growth: float = GROWTH,
+) -> Soak:
     """Serve, load, annoy, and judge."""
     rows = read(bundled_data("support/test.jsonl"))[:questions]
     prompts = [row.messages[:-1] for row in rows]
@@ -156,8 +162,8 @@ def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8
         if after.text != alone[0].text:
             problems.append(f"after it all the answer is {after.text!r}, not {alone[0].text!r}")
     quarter = len(memory) // 4
-    early, late = statistics.median(memory[quarter : 2 * quarter]), statistics.median(
-        memory[-quarter:])  # fmt: skip
+    early = statistics.median(memory[quarter : 2 * quarter])
+    late = statistics.median(memory[-quarter:])
     if late > early * (1 + growth):
         problems.append(f"the memory grew from {early:.3f} to {late:.3f} GB")
     if not all(done.values()):
