@@ -18,7 +18,7 @@ import re
 from functools import lru_cache
 
 from .similarity import (
-    Weights,
+    Idf,
     Words,
     likeness,
     overlap,
@@ -151,11 +151,11 @@ def same_system(one: str, two: str) -> bool:
     left, right = _context(one), _context(two)
     if len(left.all & right.all) < NEARLY * max(len(left.all), len(right.all)):
         return False  # long contexts are compared word by word only when they may agree
-    alike = left.order == right.order or likeness(left, right, Weights(())) >= TIGHT
+    alike = left.order == right.order or likeness(left, right, Idf(())) >= TIGHT
     return alike and same_numbers(left, right) and not differ(left, right)
 
 
-class Answer:
+class ParsedAnswer:
     """An answer, taken apart once for any number of comparisons.
 
     Args:
@@ -178,12 +178,12 @@ class Answer:
         return "yes" if first in _YES else "no" if first in _NO else ""
 
 
-def conflict(one: Answer, two: Answer, weights: Weights) -> str:
+def conflict(one: ParsedAnswer, two: ParsedAnswer, idf: Idf) -> str:
     """Why two answers to one question are clearly different; "" when they may well agree.
 
     Args:
         one, two: the answers.
-        weights: of all the set's answers.
+        idf: of all the set's answers.
     """
     if one.order == two.order:
         return ""
@@ -192,7 +192,7 @@ def conflict(one: Answer, two: Answer, weights: Weights) -> str:
         return f"{_some(only_one)} in one answer, {_some(only_two)} in the other"
     if one.verdict() and two.verdict() and one.verdict() != two.verdict():
         return "yes in one answer, no in the other"
-    alike = likeness(one.core, two.core, weights)
+    alike = likeness(one.core, two.core, idf)
     if alike >= CLOSE and one.negative != two.negative:
         return "nearly the same words, in one answer with a 'not'"
     left, right = one.words.all - two.words.all, two.words.all - one.words.all
@@ -204,7 +204,7 @@ def conflict(one: Answer, two: Answer, weights: Weights) -> str:
     swapped = _swapped(one, two)
     if swapped:
         return f"the same but for {swapped[0]!r} and {swapped[1]!r}"
-    shared = overlap(one.words, two.words, weights)
+    shared = overlap(one.words, two.words, idf)
     if shared < APART and not one.numbers & two.numbers:
         return "the answers have next to nothing in common"
     return ""
@@ -214,7 +214,7 @@ def _some(words: set[str] | frozenset[str]) -> str:
     return ", ".join(sorted(words)[:3])
 
 
-def _swapped(one: Answer, two: Answer) -> tuple[str, str] | None:
+def _swapped(one: ParsedAnswer, two: ParsedAnswer) -> tuple[str, str] | None:
     """The one name in which two otherwise equal answers differ."""
     if len(one.order) != len(two.order):
         return None

@@ -21,10 +21,11 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score base and tuned on held-out questions; scoreboard and report go into the run folder."""
+    from ..audit import trained_on
     from ..data import bundled_data, read
     from ..evaluate import evaluate as score
     from ..evaluate import longer_than, print_examples, print_scoreboard, read_probe, save_report
-    from ..runs import load_run, trained_on
+    from ..runs import load_run
 
     conversations = read(data, prompt_field, completion_field)
     items = read_probe(bundled_data("support/probe.jsonl")) if probe else []

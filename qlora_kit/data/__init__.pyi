@@ -7,13 +7,12 @@ from .chat import render as render
 from .chat import show as show
 from .collate import MicroBatchCollator as MicroBatchCollator
 from .collate import cut as cut
-from .conversations import BadRowError as BadRowError
 from .conversations import Conversation as Conversation
 from .conversations import bundled_data as bundled_data
 from .conversations import checked as checked
 from .conversations import encode_all as encode_all
 from .conversations import read as read
-from .conversations import read_each as read_each
+from .conversations import read_messages as read_messages
 from .documents import read_documents as read_documents
 from .documents import split_by_document as split_by_document
 from .documents import to_conversations as to_conversations
@@ -25,8 +24,11 @@ from .packing import pack as pack
 from .packing import require_packable as require_packable
 from .packing import share_beginning as share_beginning
 from .packing import share_prompts as share_prompts
+from .rows import BadRowError as BadRowError
 from .rows import DataError as DataError
 from .rows import Problem as Problem
+from .rows import as_line as as_line
+from .rows import require_usable as require_usable
 from .rows import rows_of as rows_of
 from .rows import write_jsonl as write_jsonl
 from .stop_tokens import stop_ids as stop_ids

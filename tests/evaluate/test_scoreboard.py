@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qlora_kit import KitError
+from qlora_kit.audit import trained_on
 from qlora_kit.data import Conversation, read
 from qlora_kit.evaluate import (
     Answer,
@@ -11,7 +12,7 @@ from qlora_kit.evaluate import (
     evaluate,
 )
 from qlora_kit.evaluate.scoreboard import _scoreboard
-from qlora_kit.runs import as_base, load_run, trained_on
+from qlora_kit.runs import as_base, load_run
 
 
 def test_the_scoreboard_pairs_base_and_tuned(run):
