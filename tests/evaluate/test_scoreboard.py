@@ -70,6 +70,10 @@ def test_rows_that_were_trained_on_are_counted(run, tmp_path):
     other = '{"prompt": "Light 99?", "completion": "It is red."}\n'
     copy.write_text("".join(rows.read_text().splitlines(True)[:3]) + other)
     assert trained_on(finished.path, copy, read(copy)) == 3
+    first = read(rows)[0]
+    spelled = {"prompt": f"  {first.question.upper()}!", "completion": first.answer}
+    copy.write_text(other + json.dumps(spelled) + "\n")
+    assert trained_on(finished.path, copy, read(copy)) == 1
     copy.write_text(other)
     assert trained_on(finished.path, copy, read(copy)) == 0
     (tmp_path / "config.yaml").touch()  # a run of an earlier version has no manifest
