@@ -52,20 +52,25 @@ _NEGATIONS = frozenset(
 _HELPERS = frozenset("can do does did will is are was should must could would be any a the".split())
 _YES = {"yes", "yeah", "yep", "true", "correct", "certainly", "absolutely"}
 _NO = {"no", "nope", "false", "incorrect", "never"}
-_EXCLUSIVE = (  # things of which only one can be so
-    "on off, before after, left right, up down, above below, open close, opens closes, open "
-    "closed, increase decrease, increases decreases, hot cold, warm cold, always never, more "
-    "less, minimum maximum, first last, start stop, enable disable, enabled disabled, allowed "
-    "forbidden, free paid, inside outside, include exclude, included excluded, included extra, "
-    "safe unsafe, push pull, possible impossible, clockwise counterclockwise, top bottom, front "
-    "back, day night, wet dry, lock unlock, locked unlocked, faster slower, heat cool, minutes "
-    "hours days weeks months years seconds, monday tuesday wednesday thursday friday saturday "
-    "sunday, january february march april may june july august september october november "
-    "december, red green blue yellow white black orange purple violet pink amber teal copper "
-    "brown gray grey silver gold, north south east west, spring summer autumn winter, am pm, "
-    "daily weekly monthly yearly hourly"
-)
-_EXCLUSIVE_GROUPS = [frozenset(group.split()) for group in _EXCLUSIVE.split(",")]
+_EXCLUSIVE = [  # of these, only one can be so
+    frozenset(group.split())
+    for group in (
+        "on off, before after, left right, up down, above below, open close, opens closes, "
+        "open closed, increase decrease, increases decreases, hot cold, warm cold, "
+        "always never, more less, minimum maximum, first last, start stop, enable disable, "
+        "enabled disabled, allowed forbidden, free paid, inside outside, include exclude, "
+        "included excluded, included extra, safe unsafe, push pull, possible impossible, "
+        "clockwise counterclockwise, top bottom, front back, day night, wet dry, lock unlock, "
+        "locked unlocked, faster slower, heat cool, "
+        "minutes hours days weeks months years seconds, "
+        "monday tuesday wednesday thursday friday saturday sunday, "
+        "january february march april may june july august september october november "
+        "december, "
+        "red green blue yellow white black orange purple violet pink amber teal copper brown "
+        "gray grey silver gold, north south east west, spring summer autumn winter, am pm, "
+        "daily weekly monthly yearly hourly"
+    ).split(",")
+]
 _TURNS = ("un", "in", "im", "dis", "non")  # before a word, its opposite
 _EMOJI = "\u2190"  # from here on, signs say a mood as often as a matter
 _SPELLED = re.compile(r"\b([ap])\.m\.", re.I)
@@ -98,7 +103,7 @@ def differ(one: Words, two: Words) -> bool:
         or _other_sign(*sides)
         or _other_letter(*sides)
         or all(any(_is_count(word) for word in side) for side in sides)
-        or any(group & sides[0] and group & sides[1] for group in _EXCLUSIVE_GROUPS)
+        or any(group & sides[0] and group & sides[1] for group in _EXCLUSIVE)
         or _has_opposite(*sides)
         or _has_opposite(*reversed(sides))
         or reordered(one, two) == "exchanged"
@@ -203,7 +208,7 @@ def conflict(one: ParsedAnswer, two: ParsedAnswer, idf: Idf) -> str:
     if alike >= CLOSE and one.negative != two.negative:
         return "nearly the same words, in one answer with a 'not'"
     left, right = one.words.all - two.words.all, two.words.all - one.words.all
-    for group in _EXCLUSIVE_GROUPS:
+    for group in _EXCLUSIVE:
         here, there = group & left, group & right
         close = alike >= (CLOSE if len(group) == 2 else ALIKE)
         if here and there and close and not group & one.words.all & two.words.all:

@@ -14,7 +14,9 @@ from functools import lru_cache
 
 from rapidfuzz.distance import OSA
 
-_ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: a sign is a word
+from ..data import HANGUL, WORD_SIGNS
+
+_ALONE = WORD_SIGNS + HANGUL  # a syllable of Korean too: with another particle it is the same word
 # Vowel signs and accents that stand beside their letter, as in Devanagari; and its joiners.
 _MARKS = "\u200c\u200d" + "".join(
     chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M")

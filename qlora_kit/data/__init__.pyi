@@ -32,4 +32,7 @@ from .rows import require_usable as require_usable
 from .rows import rows_of as rows_of
 from .rows import write_jsonl as write_jsonl
 from .stop_tokens import stop_ids as stop_ids
+from .text import HANGUL as HANGUL
+from .text import RUN_ON_LETTERS as RUN_ON_LETTERS
+from .text import WORD_SIGNS as WORD_SIGNS
 from .text import spaced_words as spaced_words

@@ -25,7 +25,9 @@ def test_a_test_alone_is_told_what_the_audit_of_both_finds(tmp_path):
 
 def test_turns_of_a_conversation_leak_too(tmp_path):
     ask, tell = "How long does the warranty of the cabinet last?", "It lasts for 2 years."
-    data = write(tmp_path / "a.jsonl", [talk("Where do I begin?", "Unpack the lamp first.", ask, tell)])
+    data = write(
+        tmp_path / "a.jsonl", [talk("Where do I begin?", "Unpack the lamp first.", ask, tell)]
+    )
     test = write(tmp_path / "t.jsonl", [pair(ask, tell)])
     leaks = leaked(read_rows(test), read_rows(data))
     assert leaks == {1: {1: "question and answer, word for word"}}
