@@ -19,6 +19,7 @@ from ..data import (
     checked,
     encode,
     is_packable,
+    require_usable,
     rows_of,
     share_beginning,
     share_prompts,
@@ -202,11 +203,7 @@ def read_probe(path: str | Path) -> list[ProbeItem]:
             items.append(_probe_item(row))
         except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
-    if problems:
-        total = len(items) + len(problems)
-        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
-    if not items:
-        raise DataError(f"{path} is empty: there are no rows in it.")
+    require_usable(path, len(items), problems)
     return items
 
 

@@ -12,11 +12,12 @@ from statistics import fmean
 from typing import Any
 
 from .. import models, stats
+from ..audit import trained_on
 from ..data import Conversation, read
 from ..engine import ready
 from ..machine import peak_rss_gb, release_memory
 from ..models import Model, Tokenizer
-from ..runs import as_base, trained_on
+from ..runs import as_base
 from ..runs import load_run as load_run
 from .generation import MAX_NEW_TOKENS, Answer, generate, longer_than
 from .likelihood import ProbeItem, negative_log_likelihood, probe, read_probe

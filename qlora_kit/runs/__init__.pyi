@@ -22,8 +22,8 @@ from .manifest import require_match as require_match
 from .opening import adapted_run as adapted_run
 from .opening import as_base as as_base
 from .opening import load_run as load_run
+from .opening import manifest_of as manifest_of
 from .opening import require_trained as require_trained
-from .opening import trained_on as trained_on
 from .opening import trained_system as trained_system
 from .verification import accept as accept
 from .verification import verify as verify

@@ -1,14 +1,12 @@
 """A run opened: its base model with its adapter on, and what it was trained on."""
 
 import json
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..data import Conversation, read
-from ..machine import Machine, digest
+from ..machine import Machine
 from ..models import Model, Tokenizer, load
 from . import manifest
 from .adapters import load_adapter
@@ -57,25 +55,13 @@ def trained_system(run: Path) -> str | None:
         return None
 
 
-def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> int:
-    """How many of the test's conversations a run was trained on, as far as can be told.
+def manifest_of(run: Path) -> manifest.Manifest | None:
+    """A run's manifest; None when it has none, as runs of earlier versions.
 
     Args:
         run: the run folder.
-        data: the test's file; by its hash also told when the training file is gone.
-        conversations: read from it.
     """
-    made = manifest.read(run)
-    if made is None:
-        return 0
-    if made.hashes.get("data") == digest(data.expanduser()):
-        return len(conversations)
-    fields = (made.config.get("prompt_field"), made.config.get("completion_field"))
-    try:
-        seen = {(row.question, row.answer) for row in read(made.data, *fields)}
-    except KitError:
-        return 0
-    return sum((row.question, row.answer) in seen for row in conversations)
+    return manifest.read(run)
 
 
 def as_base(model: Model) -> AbstractContextManager[Any]:

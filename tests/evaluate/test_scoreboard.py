@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qlora_kit import KitError
+from qlora_kit.audit import trained_on
 from qlora_kit.data import Conversation, read
 from qlora_kit.evaluate import (
     Answer,
@@ -13,7 +14,7 @@ from qlora_kit.evaluate import (
     scoreboard,
 )
 from qlora_kit.evaluate.scoreboard import _scoreboard
-from qlora_kit.runs import as_base, load_run, trained_on
+from qlora_kit.runs import as_base, load_run
 
 
 def test_the_scoreboard_pairs_base_and_tuned(run):
@@ -107,6 +108,10 @@ def test_rows_that_were_trained_on_are_counted(run, tmp_path):
     other = '{"prompt": "Light 99?", "completion": "It is red."}\n'
     copy.write_text("".join(rows.read_text().splitlines(True)[:3]) + other)
     assert trained_on(finished.path, copy, read(copy)) == 3
+    first = read(rows)[0]
+    spelled = {"prompt": f"  {first.question.upper()}!", "completion": first.answer}
+    copy.write_text(other + json.dumps(spelled) + "\n")
+    assert trained_on(finished.path, copy, read(copy)) == 1
     copy.write_text(other)
     assert trained_on(finished.path, copy, read(copy)) == 0
     (tmp_path / "config.yaml").touch()  # a run of an earlier version has no manifest
