@@ -18,12 +18,12 @@ from .evaluate import (
 )
 from .machine import write_text
 from .runs import LOCK, TrainConfig, load_config, load_run, locked_folder
-from .train import Run, fine_tune
+from .train import TrainResult, fine_tune
 
 MARKER = ".qlora-kit-demo"  # stands in a folder that a demo made, and that the next may remove
 
 
-def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
+def demo(output: Path, console: Any) -> tuple[TrainResult, Scoreboard]:
     """Train, evaluate, and leave the run folder with its report.
 
     Args:

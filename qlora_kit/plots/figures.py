@@ -1,6 +1,5 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,23 +61,22 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
     ]
 
 
-def loss_curve(metrics: Path, path: Path | None = None) -> Any:
+def loss_curve(metrics: Sequence[dict[str, Any]], path: Path | None = None) -> Any:
     """The training loss over the steps, raw and smoothed.
 
     Args:
-        metrics: a run's metrics.jsonl.
+        metrics: a run's, see `runs.Run.metrics`.
         path: where to save it as PNG.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        KitError: no step is written down in it.
+        KitError: there are none.
     """
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        raise KitError(f"{metrics} holds no step yet, so there is no loss to draw.")
-    steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+    if not metrics:
+        raise KitError("The run has made no step yet, so there is no loss to draw.")
+    steps, losses = [line["step"] for line in metrics], [line["loss"] for line in metrics]
     window = max(1, len(losses) // 15)
     figure, axes = new_axes()
     axes.plot(steps, losses, color=BASE, linewidth=0.8, label="each step")

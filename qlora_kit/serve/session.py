@@ -7,7 +7,7 @@ from .. import KitError
 from ..engine import ready
 from ..evaluate import Answer, generate
 from ..models import Model, Tokenizer
-from ..runs import as_base, load_run, trained_system
+from ..runs import as_base, open_run
 from .client import ask, models
 
 
@@ -30,10 +30,9 @@ class Talk:
             base: talk to the model without its adapter.
             max_new_tokens: where an answer that does not stop is cut.
         """
-        model, tokenizer = load_run(run)
-        talk = cls(
-            model, tokenizer, trained_system(run) if system is None else system, max_new_tokens
-        )
+        opened = open_run(run)
+        model, tokenizer = opened.load()
+        talk = cls(model, tokenizer, opened.system if system is None else system, max_new_tokens)
         if base:
             talk._stack.enter_context(as_base(model))
         return talk
