@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import KitError
 from ..machine import write_files, write_text
-from ..models import Model, Tokenizer
+from ..models import Tokenizer
 from . import checkpoint, manifest
 from .config import TrainConfig
 from .opening import open_run
@@ -117,7 +117,7 @@ def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None
         raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
 
 
-def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
+def save_model(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     """Save what was trained: an adapter in PEFT's format, or a whole model with its tokenizer.
 
     Args:

@@ -143,7 +143,7 @@ def as_base(model: Model) -> AbstractContextManager[Any]:
     return model.disable_adapter()
 
 
-def require_trained(model: Model, where: str | Path, all_layers: bool = False) -> None:
+def require_trained(model: Any, where: str | Path, all_layers: bool = False) -> None:
     """Refuse an adapter whose B are zero as they began, so that it changes nothing (qlora#38).
 
     Args:
