@@ -238,12 +238,14 @@ def _adapter_layers(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
             "This adapter holds more than A and B (DoRA, a bias, or whole layers), which a GGUF "
             "adapter cannot. Merge it: --to gguf."
         )
-    for path, layer in model.get_base_model().named_modules():
-        if isinstance(layer, LoraLayer):
-            if name not in layer.lora_A:
-                raise KitError(f"The adapter of {path} is no plain LoRA. Merge it: --to gguf.")
-            A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
-            yield path, A.detach().float().cpu(), B.detach().float().cpu(), layer.scaling[name]
+    layers = [
+        each for each in model.get_base_model().named_modules() if isinstance(each[1], LoraLayer)
+    ]
+    for path, layer in layers:
+        if name not in layer.lora_A:
+            raise KitError(f"The adapter of {path} is no plain LoRA. Merge it: --to gguf.")
+        A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
+        yield path, A.detach().float().cpu(), B.detach().float().cpu(), layer.scaling[name]
 
 
 def _write(writer: Any, path: Path) -> Path:

@@ -93,7 +93,8 @@ def dense_base(tuned: Any, config: TrainConfig, into: str) -> Any:
     base = tuned.unload()
     if config.precision in ("nf4", "fp4"):
         with quiet():
-            return base.dequantize(torch.float32)
+            base = base.dequantize(torch.float32)
+        base._weight_conversions = None  # it would be saved as the 4-bit file that it came from
     return base.float()
 
 

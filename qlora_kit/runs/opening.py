@@ -126,7 +126,7 @@ def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> 
     return sum((row.question, row.answer) in seen for row in conversations)
 
 
-def as_base(model: Model) -> AbstractContextManager[Any]:
+def as_base(model: Any) -> AbstractContextManager[Any]:
     """Inside, the model answers without its adapter.
 
     Args:

@@ -70,6 +70,21 @@ def test_a_base_in_16_bits_is_merged_as_it_was_trained_against(tiny, rows, tmp_p
     assert torch.equal(weight, base.float())
 
 
+def test_a_base_from_a_file_in_4_bits_is_saved_dense(tiny, rows, tmp_path):
+    """As the bundled model is: it comes from a copy that holds the 4-bit numbers themselves."""
+    load(str(tiny))[0].save_pretrained(tmp_path / "base")
+    load(str(tiny))[1].save_pretrained(tmp_path / "base")
+    config = TrainConfig(
+        data=str(rows), output=str(tmp_path / "run"), model=str(tmp_path / "base"), max_steps=2
+    )
+    fine_tune(config, progress=False)
+    merged, _ = merge(tmp_path / "run")
+    merged.save_pretrained(tmp_path / "merged")
+    weights = load_file(tmp_path / "merged/model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert torch.equal(logits(load(str(tmp_path / "base"))[0]), logits(load(str(tiny))[0]))
+
+
 def test_the_naive_merge_stays_in_4_bits_and_loses(tiny_run, tuned):
     naive, _ = naive_merge(tiny_run)
     assert any(p.dtype == torch.uint8 for p in naive.parameters())
