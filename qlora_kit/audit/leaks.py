@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import KitError
 from ..data import Conversation
 from ..machine import digest
-from ..runs import manifest_of
+from ..runs import Run
 from .contradictions import same_system
 from .findings import Finding, Row, read_rows, row_of
 from .questions import QuestionSet
@@ -20,15 +20,15 @@ _TURN = 4  # words from which a turn of a longer conversation says what it is ab
 Leaks = dict[int, dict[int, str]]  # test row, training rows that know it, and how
 
 
-def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> int:
+def trained_on(run: Run, data: Path, conversations: Sequence[Conversation]) -> int:
     """How many of the test's conversations a run was trained on, exactly or nearly.
 
     Args:
-        run: the run folder.
+        run: from `open_run`.
         data: the test's file; by its hash also told when the training file is gone.
         conversations: read from it.
     """
-    record = manifest_of(run)
+    record = run.manifest
     if record is None:
         return 0
     if record.hashes.get("data") == digest(data.expanduser()):

@@ -17,7 +17,7 @@ from ..data import Conversation, read
 from ..engine import ready
 from ..machine import peak_rss_gb, release_memory
 from ..models import Model, Tokenizer
-from ..runs import as_base
+from ..runs import as_base, open_run
 from ..runs import load_run as load_run
 from .generation import MAX_NEW_TOKENS, Answer, generate, longer_than
 from .likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
@@ -98,9 +98,10 @@ def evaluate_run(
     """
     conversations = read(data, prompt_field, completion_field)
     probe_items = read_probe(probe_file) if probe_file else []
-    model, tokenizer = load_run(run)
+    opened = open_run(run)
+    model, tokenizer = opened.load()
     count = len(conversations)
-    leaked = trained_on(run, data, conversations)
+    leaked = trained_on(opened, data, conversations)
     if leaked:
         warnings.warn(
             f"{leaked} of {count} rows of {data} are rows that {run} was TRAINED ON: the scores "

@@ -1,6 +1,7 @@
 from .adapters import adapter_bytes as adapter_bytes
 from .adapters import load_adapter as load_adapter
 from .adapters import load_adapters as load_adapters
+from .adapters import require_adapter as require_adapter
 from .checkpoint import save_checkpoint as save_checkpoint
 from .checkpoint import step_of as step_of
 from .config import FAR_ABOVE as FAR_ABOVE
@@ -19,11 +20,10 @@ from .folder import with_room as with_room
 from .manifest import begin_manifest as begin_manifest
 from .manifest import finish_manifest as finish_manifest
 from .manifest import require_match as require_match
-from .opening import adapted_run as adapted_run
+from .opening import Run as Run
 from .opening import as_base as as_base
 from .opening import load_run as load_run
-from .opening import manifest_of as manifest_of
+from .opening import open_run as open_run
 from .opening import require_trained as require_trained
-from .opening import trained_system as trained_system
 from .verification import accept as accept
 from .verification import verify as verify

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from .. import KitError
 from ..data import Messages
 from ..engine import ready
 from ..evaluate import Answer, generate
-from ..runs import as_base, load_run, trained_system
+from ..runs import as_base, open_run
 from .client import ask, models
 
 
@@ -72,9 +71,9 @@ def open_session(
         return
     if model is not None:
         raise KitError("--model names an adapter of a server; a run has one of its own.")
-    llm, tokenizer = load_run(place)
-    if system is None:
-        system = trained_system(Path(place))
+    run = open_run(place)
+    llm, tokenizer = run.load()
+    system = run.system if system is None else system
     with ready(llm), as_base(llm) if base else nullcontext():
         yield ChatSession(
             lambda messages: generate(llm, tokenizer, [messages], max_new_tokens)[0], system

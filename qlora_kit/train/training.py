@@ -32,6 +32,8 @@ from ..runs import (
     claim_folder,
     finish_manifest,
     locked_folder,
+    open_run,
+    require_trained,
     save_model,
     with_room,
 )
@@ -41,7 +43,7 @@ _LOW_MEMORY_TOKENS = 128  # at once, or one row
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainResult:
     """What a fine-tuning left behind.
 
     path: the run folder.   status: "finished" or "interrupted".
@@ -63,7 +65,7 @@ class Run:
         return self.tokens / self.seconds
 
 
-def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) -> Run:
+def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) -> TrainResult:
     """Fine-tune a model with QLoRA and leave a run folder.
 
     The folder holds the adapter in plain PEFT format (`PeftModel.from_pretrained(base, folder)`
@@ -107,7 +109,7 @@ def _train_into(
     conversations: list[Conversation],
     resume: bool,
     progress: bool,
-) -> Run:
+) -> TrainResult:
     """The run in its folder, which nobody else writes to meanwhile."""
     steps = total_steps(config, len(conversations))
     start = claim_folder(folder, config, resume, steps)
@@ -270,7 +272,7 @@ def _run(
     machine: Machine,
     start: Start,
     done: bool,
-) -> Run:
+) -> TrainResult:
     from .. import plots
     from .callbacks import InterruptCallback, ProgressCallback
     from .trainer import DivergedError
@@ -297,8 +299,8 @@ def _run(
     seconds = time.perf_counter() - began
     save_model(folder, trainer.model, trainer.processing_class)
     with_room(folder, lambda: finish_manifest(folder))
-    metrics = folder / "metrics.jsonl"
-    if metrics.stat().st_size:  # a loss that was lost at the first step left no line
+    metrics = open_run(folder).metrics()
+    if metrics:  # a loss that was lost at the first step left no line
         with_room(folder, lambda: plots.loss_curve(metrics, folder / "loss.png"))
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
@@ -306,9 +308,10 @@ def _run(
         status = "interrupted"
     else:
         status = "finished"
-        _require_trained(trainer.model, folder)
+        if hasattr(trainer.model, "peft_config"):
+            require_trained(trainer.model, folder, all_layers=True)
     tail = trainer.losses[-max(1, len(trainer.losses) // 10) :]
-    return Run(
+    return TrainResult(
         path=folder,
         status=status,
         steps=trainer.state.global_step,
@@ -317,17 +320,6 @@ def _run(
         seconds=seconds,
         peak_rss_gb=peak_rss_gb(),
     )
-
-
-def _require_trained(model: Model, folder: Path) -> None:
-    """B starts at 0; where it still is, nothing was learned (qlora#38)."""
-    untouched = [
-        name for name, p in model.named_parameters() if "lora_B" in name and not p.detach().any()
-    ]
-    if untouched:
-        raise KitError(
-            f"The adapter in {folder} did not train: {len(untouched)} of its B are zero."
-        )
 
 
 def _drop_callbacks(trainer: Any) -> None:
