@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import KitError
 from .baselines import read_baseline
+from .extras import needs_extra
 from .lessons.claims import Claim, Metric, read_claims, read_metrics
 from .notebooks import find_notebooks, fingerprint, read_notebook
 from .profiles import read_profile
@@ -104,13 +105,8 @@ def selected(run: CourseRun, numbers: Sequence[str], notebooks: Path) -> list[No
 
 def _papermill_engine() -> Any:
     """The module that runs notebooks, or the line that installs what it needs."""
-    try:
+    with needs_extra("Running the course", "course"):
         from . import papermill_engine
-    except ModuleNotFoundError as problem:
-        raise KitError(
-            f"Running the course needs {problem.name}, which is not installed. "
-            "Install it with: pip install 'qlora-kit[course]'"
-        ) from problem
     return papermill_engine
 
 

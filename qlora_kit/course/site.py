@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import KitError
 from ..plots import picture
+from .extras import needs_extra
 from .lessons.claims import CLAIM_MIME, METRIC_MIME
 from .notebooks import read_notebook
 from .report import EXECUTED, figure_of
@@ -173,15 +174,10 @@ def _index(run: CourseRun, rows: Sequence[str]) -> str:
 
 
 def _render(source: Path, pages: Path) -> None:
-    try:
+    with needs_extra("The site", "site"):
         from sphinx.application import Sphinx
         from sphinx.errors import SphinxError
         from sphinx.util.docutils import docutils_namespace, patch_docutils
-    except ModuleNotFoundError as problem:
-        raise KitError(
-            f"The site needs {problem.name}, which is not installed. "
-            "Install it with: pip install 'qlora-kit[site]'"
-        ) from problem
     said = io.StringIO()
     try:
         # What Sphinx registers with docutils leaves with it: a second site in this process is the

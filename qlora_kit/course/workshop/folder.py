@@ -15,7 +15,7 @@ from ...machine import GB, digest
 from ...models import BUNDLED, MINILM, bundled_folder, bundled_gguf
 from ..notebooks import find_notebooks, read_notebook
 from .install import PACK, SUMS
-from .wheelhouse import PLATFORMS, Target, build_wheel, collect, read_pins
+from .wheelhouse import PLATFORMS, Target, build_wheel, collect
 
 EXTRAS = ("course", "harness", "serve")
 _START = """# Start here
@@ -66,14 +66,16 @@ def pack(
     """
     if out.exists():
         raise KitError(f"{out} is there already. Remove it, or give another folder with --out.")
-    pins = read_pins(root / "constraints.txt")
+    constraints = root / "constraints.txt"
+    if not constraints.is_file():
+        raise KitError(f"There is no {constraints}. Run this at the top of the repository.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".packing-") as scratch:
         folder, wheels = Path(scratch, "pack"), Path(scratch, "pack", "wheels")
         wheels.mkdir(parents=True)
         kit = build_wheel(root, wheels)
         for target in targets:
-            collect(wheels, kit, extras, target, pins)
+            collect(wheels, kit, extras, target, constraints)
         student_edition(notebooks, folder / "notebooks")
         shutil.copytree(root / "data", folder / "data")
         (folder / "models").mkdir()
@@ -137,8 +139,8 @@ def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) ->
             {
                 "python": target.python,
                 "platform": target.platform,
-                "system": PLATFORMS[target.platform].markers["sys_platform"],
-                "machine": PLATFORMS[target.platform].markers["platform_machine"],
+                "system": PLATFORMS[target.platform].system,
+                "machine": PLATFORMS[target.platform].machine,
             }
             for target in targets
         ],
