@@ -47,6 +47,7 @@ def _linux(machine: str) -> Platform:
 PLATFORMS = {
     "linux": _linux("x86_64"),
     "linux-arm": _linux("aarch64"),
+    # uv's mac is older than bitsandbytes' wheels; `_resolve` tells it the one of this tag.
     "mac": Platform("aarch64-apple-darwin", ("macosx_14_0_arm64",), "darwin", "arm64"),
     "windows": Platform("x86_64-pc-windows-msvc", ("win_amd64",), "win32", "AMD64"),
 }
@@ -165,7 +166,7 @@ def _resolve(requirement: str, target: Target, constraints: Path) -> list[str]:
         *("--index-strategy", "unsafe-best-match"),  # the best of all indexes, as pip chooses
         *options,
     ]
-    environ = {**variables, **os.environ}
+    environ = {"MACOSX_DEPLOYMENT_TARGET": "14.0", **variables, **os.environ}
     done = subprocess.run(command, input=requirement, capture_output=True, text=True, env=environ)
     if done.returncode:
         missing = re.search(r"Because ([\w.-]+)[^,]*? (has no wheels|was not found)", done.stderr)
