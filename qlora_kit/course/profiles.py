@@ -8,10 +8,19 @@ have, and a typing error would go unseen; here it stops the run before it begins
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from .. import KitError
 from .notebooks import find_notebooks, known, parameters_of
+
+_KINDS: dict[str, type | UnionType] = {
+    "true or false": bool,  # before the numbers, which it is one of for Python
+    "a number": int | float,
+    "text": str,
+    "a list": list | tuple,
+    "a mapping": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -77,19 +86,15 @@ def _check_parameters(parameters: dict[str, Any], notebook: Path, profile: Path)
             json.dumps(value)
         except TypeError:
             raise KitError(f"{where}: {name} is {value!r}, which no cell can hold.") from None
-        given, expected = _kind(value), _kind(own[name])
-        if given and expected and given != expected:
-            hint = " YAML reads 2e-4 as text: write 2.0e-4." if given == "text" else ""
+        kind, expected = _kind(value), _kind(own[name])
+        if kind and expected and kind != expected:
+            hint = " YAML reads 2e-4 as text: write 2.0e-4." if kind == "text" else ""
             raise KitError(
-                f"{where}: {name} is {given}, {value!r}, where the notebook has {expected}, "
+                f"{where}: {name} is {kind}, {value!r}, where the notebook has {expected}, "
                 f"{own[name]!r}.{hint}"
             )
 
 
 def _kind(value: object) -> str:
     """What a value is in words; nothing for None and for what is not a literal."""
-    kinds: list[tuple[type | tuple[type, ...], str]] = [
-        (bool, "true or false"), ((int, float), "a number"), (str, "text"),
-        ((list, tuple), "a list"), (dict, "a mapping"),
-    ]  # fmt: skip
-    return next((word for kind, word in kinds if isinstance(value, kind)), "")
+    return next((word for word, kind in _KINDS.items() if isinstance(value, kind)), "")

@@ -13,10 +13,10 @@ from .. import KitError
 from .baselines import read_baseline
 from .extras import needs_extra
 from .lessons.claims import Claim, Metric, read_claims, read_metrics
-from .notebooks import find_notebooks, fingerprint, read_notebook
+from .notebooks import find_notebooks, inputs_hash, read_notebook, select_notebooks
 from .profiles import read_profile
 from .progress import View
-from .report import EXECUTED, save_report
+from .report import EXECUTED, REPORT, save_report
 from .results import (
     FILE,
     CourseRun,
@@ -68,12 +68,10 @@ def run_course(
         KeyboardInterrupt: what was done is in the folder.
     """
     papermill_engine = _papermill_engine()
-    paths, plan = find_notebooks(notebooks, numbers), read_profile(profile, notebooks)
+    lessons = find_notebooks(notebooks)
+    paths, plan = select_notebooks(lessons, numbers), read_profile(profile, notebooks)
     versions, out = course_versions(), out.resolve()
-    hashes = {
-        path.stem: fingerprint(path, plan.of(path.stem), versions)
-        for path in find_notebooks(notebooks)
-    }
+    hashes = {path.stem: inputs_hash(path, plan.of(path.stem), versions) for path in lessons}
     earlier = _earlier(out, profile, fresh)
     run = CourseRun(profile, versions, machine_line(), _still_true(earlier, hashes))
     expected = read_baseline(baselines / f"{profile}.json") if baselines else {}
@@ -114,13 +112,13 @@ def _earlier(out: Path, profile: str, fresh: bool) -> CourseRun | None:
     """The run that the folder holds; the folder is there afterwards, and ours."""
     if out.exists() and not out.is_dir():
         raise KitError(f"{out} is a file. Give a folder with --out.")
-    there = {path.name for path in out.iterdir()} if out.exists() else set()
-    if FILE not in there and there - {EXECUTED, SCRATCH}:
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if FILE not in names and names - {EXECUTED, SCRATCH}:
         raise KitError(f"{out} holds something that is no run of the course. Give another --out.")
     if fresh:
-        shutil.rmtree(out / EXECUTED, ignore_errors=True)
-        shutil.rmtree(out / SCRATCH, ignore_errors=True)
-        for name in (FILE, "report.html"):
+        for name in (EXECUTED, SCRATCH):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in (FILE, REPORT):
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / FILE).exists():
@@ -168,16 +166,8 @@ def _judge(outcome: "Outcome", executed: Path, state: "Progress", digest: str) -
     except KitError as problem:
         if status == "passed":
             status, message = "failed", str(problem)
-    broken = [claim for claim in claims if not claim.held]
+    broken = [f"the claim does not hold: {str(claim)[2:]}" for claim in claims if not claim.held]
     if broken and status in ("passed", "failed"):
-        status = "failed"
-        message = "; ".join(f"the claim does not hold: {str(claim)[2:]}" for claim in broken)
-    return NotebookResult(
-        status=status,
-        message=message,
-        minutes=round(state.minutes, 3),
-        peak_rss_gb=round(state.peak_gb, 3),
-        hash=digest,
-        claims=tuple(claims),
-        metrics=tuple(metrics),
-    )
+        status, message = "failed", "; ".join(broken)
+    minutes, peak_gb = round(state.minutes, 3), round(state.peak_gb, 3)
+    return NotebookResult(status, message, minutes, peak_gb, digest, tuple(claims), tuple(metrics))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qlora_kit import KitError
-from qlora_kit.course import check_machine, pack, student_edition, targets_of, verdict
+from qlora_kit.course import check_machine, pack_folder, readiness_line, student_edition, targets_of
 from qlora_kit.course.notebooks import find_notebooks
 from qlora_kit.course.workshop import install
 from qlora_kit.course.workshop.folder import _describe
@@ -82,7 +82,7 @@ def test_targets_are_this_machine_and_those_that_were_named(tmp_path):
     with pytest.raises(KitError, match="no version of Python"):
         targets_of([], ["three"])
     with pytest.raises(KitError, match="top of the repository"):
-        pack(tmp_path / "out", tmp_path, ROOT / "notebooks", found)
+        pack_folder(tmp_path / "out", tmp_path, ROOT / "notebooks", found)
 
 
 def test_the_student_edition_has_no_solutions(tmp_path):
@@ -168,7 +168,7 @@ def test_installing_again_keeps_what_the_student_wrote(tmp_path):
 
 def test_this_machine_is_ready(tmp_path):
     checks = check_machine(tmp_path)
-    assert verdict(checks) == "ready", checks
+    assert readiness_line(checks) == "ready", checks
     assert {"smollm2", "minilm", "data", "folder", "answer"} <= {check.name for check in checks}
 
 
@@ -179,6 +179,9 @@ def test_without_a_model_it_is_not_ready_and_says_what_to_do(tmp_path, monkeypat
     checks = check_machine(tmp_path / "nowhere")
     failed = {check.name: check for check in checks if check.status == "fail"}
     assert set(failed) == {"smollm2", "folder"}
-    assert verdict(checks) == "not ready: 2 things to do"
+    assert readiness_line(checks) == "not ready: 2 things to do"
     assert "install.py" in failed["smollm2"].fix
-    assert verdict([Check("a", "fail", ""), Check("b", "slow", "")]) == "not ready: one thing to do"
+    assert (
+        readiness_line([Check("a", "fail", ""), Check("b", "slow", "")])
+        == "not ready: one thing to do"
+    )

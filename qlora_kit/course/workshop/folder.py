@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import KitError, __version__
-from ...machine import GB, digest
+from ...machine import GB, digest, write_text
 from ...models import BUNDLED, MINILM, bundled_folder, bundled_gguf
 from ..notebooks import find_notebooks, read_notebook
 from .install import PACK, SUMS
@@ -31,7 +31,7 @@ something was mended, run it again: what is done is kept, and your notebooks are
 
 
 @dataclass(frozen=True)
-class Pack:
+class PackedFolder:
     """What was packed: where, for which machines, how many wheels, and how large in all."""
 
     folder: Path
@@ -40,14 +40,14 @@ class Pack:
     size_gb: float
 
 
-def pack(
+def pack_folder(
     out: Path,
     root: Path,
     notebooks: Path,
     targets: Sequence[Target],
     extras: Sequence[str] = EXTRAS,
     models: Sequence[str] = (*BUNDLED, MINILM.name),
-) -> Pack:
+) -> PackedFolder:
     """Pack a folder from which the course installs without a network.
 
     It holds wheels/, models/, data/, notebooks/ without solutions, install.py, START.md,
@@ -86,10 +86,10 @@ def pack(
         _describe(folder, targets, extras)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         lines = [f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-        (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+        write_text(folder / SUMS, "".join(lines))
         size, count = sum(path.stat().st_size for path in files), len(list(wheels.iterdir()))
         folder.rename(out)
-    return Pack(out, tuple(targets), count, size / GB)
+    return PackedFolder(out, tuple(targets), count, size / GB)
 
 
 def student_edition(notebooks: Path, out: Path) -> list[Path]:
@@ -131,7 +131,7 @@ def _folders(model: str) -> list[Path]:
 def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) -> None:
     """Write what install.py and a student read."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    described = {
+    description = {
         "version": __version__,
         "extras": ",".join(extras),
         "needs_gb": round(4 * size / GB, 1),  # wheels are packed tightly; an environment is not
@@ -145,6 +145,6 @@ def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) ->
             for target in targets
         ],
     }
-    (folder / PACK).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / PACK, json.dumps(description, indent=1) + "\n")
     pythons = " or ".join(dict.fromkeys(f"Python {target.python}" for target in targets))
-    (folder / "START.md").write_text(_START.format(pythons=pythons), encoding="utf-8")
+    write_text(folder / "START.md", _START.format(pythons=pythons))

@@ -9,7 +9,6 @@ import platform
 import re
 import subprocess
 import sys
-import tempfile
 from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -193,16 +192,13 @@ def _pip_settings() -> tuple[dict[str, str], list[str]]:
 
 def _build_pure(package: str, wheels: Path, target: Target) -> None:
     """Build a wheel for every machine from a package that is published as source alone."""
-    with tempfile.TemporaryDirectory(dir=wheels.parent) as folder:
-        try:
-            _pip("wheel", "--no-deps", "--wheel-dir", folder, package)
-        except KitError as problem:
-            raise KitError(f"{_without_wheel(package, target)} ({problem})") from None
-        [wheel] = Path(folder).glob("*.whl")
-        place = wheels / wheel.name
-        if place.exists() or not wheel.name.endswith("-none-any.whl"):
-            raise _without_wheel(package, target)
-        wheel.replace(place)
+    before = set(wheels.iterdir())
+    try:
+        _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), package)
+    except KitError as problem:
+        raise KitError(f"{_without_wheel(package, target)} ({problem})") from None
+    if not any(path.name.endswith("-none-any.whl") for path in {*wheels.iterdir()} - before):
+        raise _without_wheel(package, target)
 
 
 def _without_wheel(package: str, target: Target) -> KitError:
