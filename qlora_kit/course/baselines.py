@@ -8,6 +8,7 @@ value ± band. Times, speeds and what else the machine decides are told and neve
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -170,7 +171,7 @@ def compare_runs(
     )
 
 
-def _pairs(old: dict[str, T], new: dict[str, T]) -> list[tuple[str, T | None, T | None]]:
+def _pairs(old: Mapping[str, T], new: Mapping[str, T]) -> list[tuple[str, T | None, T | None]]:
     """What two mappings hold under each name that one of them has."""
     return [(name, old.get(name), new.get(name)) for name in {**old, **new}]
 
@@ -202,7 +203,8 @@ def _metric_moves(
             band = _chosen_band(bands.get(name), a, TOLERANCE * abs(a.value))
             if is_machines(b) or Expected(a.value, a.unit, band).holds(b.value):
                 continue
-        moves.append(Move("metric", notebook, name, a and a.amount, b and b.amount))
+        old_amount, new_amount = (metric.amount if metric else None for metric in (a, b))
+        moves.append(Move("metric", notebook, name, old_amount, new_amount))
     return moves
 
 

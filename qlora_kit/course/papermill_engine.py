@@ -38,8 +38,7 @@ _LOG = logging.getLogger(__name__)  # nbclient tells it what the outcome says be
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False
 # Chosen by hand: what a busy machine takes at most, and what finds a peak without being one.
-_LIMITS = {"startup_timeout": 120, "iopub_timeout": 60}
-_SAMPLE_SECONDS = 0.25
+_START_SECONDS, _OUTPUT_SECONDS, _SAMPLE_SECONDS = 120, 60, 0.25
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,24 @@ def execute(
     watch = _Watch(progress)
     progress.status, progress.began = "running", time.perf_counter()
     try:
-        options = {"watch": watch, "scratch": scratch, "cell_timeout": timeout}
-        kernel = {"engine_name": _ENGINE, "kernel_name": "python3", "language": "python"}
-        paths = _verbatim(source), _verbatim(target)
-        papermill.execute_notebook(*paths, parameters, progress_bar=False, **kernel, **options)
+        papermill.execute_notebook(
+            _verbatim(source),
+            _verbatim(target),
+            parameters,
+            engine_name=_ENGINE,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            watch=watch,
+            scratch=scratch,
+            cell_timeout=timeout,
+        )
     except PapermillExecutionError:
         if watch.error is None:  # a cell tagged raises-exception: papermill objects all the same
             write_notebook(remove_error_markers(read_notebook(target)), target)
+    except KeyboardInterrupt:
+        progress.status = "interrupted"
+        raise
     except DeadKernelError:
         return _killed(watch)
     except CellTimeoutError as problem:
@@ -209,19 +219,17 @@ class _KitEngine(Engine):
         manager = AsyncKernelManager(
             kernel_name=kernel_name, kernel_spec_manager=_ThisPython(), log=_LOG
         )
-        hooks = {
-            "on_notebook_start": lambda notebook: watch.started(manager.provisioner),
-            "on_cell_execute": watch.cell_executes,
-            "on_cell_error": watch.cell_failed,
-        }
         client = PapermillNotebookClient(
             nb_man,
             km=manager,
             log=_LOG,
             timeout=options["cell_timeout"],
             coalesce_streams=True,  # what is printed in pieces is one text, in pages too
-            **hooks,
-            **_LIMITS,
+            startup_timeout=_START_SECONDS,
+            iopub_timeout=_OUTPUT_SECONDS,
+            on_notebook_start=lambda notebook: watch.started(manager.provisioner),
+            on_cell_execute=watch.cell_executes,
+            on_cell_error=watch.cell_failed,
         )
         environ = kit_environment()
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook

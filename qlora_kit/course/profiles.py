@@ -6,7 +6,6 @@ have, and a typing error would go unseen; here it stops the run before it begins
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -23,28 +22,15 @@ _KINDS: dict[str, type | UnionType] = {
 }
 
 
-@dataclass(frozen=True)
-class Profile:
-    """A profile: its name, and each notebook's parameters where they differ from its own."""
-
-    name: str
-    parameters: dict[str, dict[str, Any]]
-
-    def of(self, notebook: str) -> dict[str, Any]:
-        """The parameters for one notebook.
-
-        Args:
-            notebook: its name without the ending, such as "03_qlora".
-        """
-        return self.parameters.get(notebook, {})
-
-
-def read_profile(name: str, notebooks: Path) -> Profile:
+def read_profile(name: str, notebooks: Path) -> dict[str, dict[str, Any]]:
     """Read a profile and check it against the notebooks.
 
     Args:
         name: such as "smoke"; the file is `notebooks/profiles/<name>.yaml`.
         notebooks: the folder of the course's notebooks.
+
+    Returns:
+        Each notebook's parameters where they differ from its own.
 
     Raises:
         KitError: there is no such profile, it is not readable, or it names a notebook or a
@@ -70,7 +56,7 @@ def read_profile(name: str, notebooks: Path) -> Profile:
         if parameters is not None and not isinstance(parameters, dict):
             raise KitError(f"{path}: {stem} must map parameters to values, or be {{}}.")
         _check_parameters(parameters or {}, files[stem], path)
-    return Profile(name, {stem: dict(values or {}) for stem, values in content.items()})
+    return {stem: dict(content.get(stem) or {}) for stem in files}
 
 
 def _check_parameters(parameters: dict[str, Any], notebook: Path, profile: Path) -> None:

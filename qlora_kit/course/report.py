@@ -13,6 +13,7 @@ from .results import CourseRun
 
 EXECUTED = "executed"
 REPORT = "report.html"
+HELD = {True: "held", False: "DOES NOT HOLD"}
 _STATUS = {
     "machine": "the machine decides: not judged",
     "other unit": "other unit than the baseline",
@@ -127,7 +128,7 @@ def save_report(run: CourseRun, folder: Path, baseline: Baseline | None = None) 
 
 def _claim_row(claim: Claim) -> tuple[str, str, str]:
     numbers = ", ".join(f"{key} {short(value)}" for key, value in claim.numbers.items())
-    return claim.name, claim.verdict, numbers
+    return claim.name, HELD[claim.held], numbers
 
 
 def _metric_row(metric: MetricResult) -> tuple[str, str, str, str]:

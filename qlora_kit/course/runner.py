@@ -67,13 +67,15 @@ def run_course(
             else.
         KeyboardInterrupt: what was done is in the folder.
     """
-    papermill_engine = _papermill_engine()
+    with needs_extra("Running the course", "course"):
+        from . import papermill_engine
     lessons = find_notebooks(notebooks)
     paths, plan = select_notebooks(lessons, numbers), read_profile(profile, notebooks)
     versions, out = course_versions(), out.resolve()
-    hashes = {path.stem: inputs_hash(path, plan.of(path.stem), versions) for path in lessons}
-    earlier = _earlier(out, profile, fresh)
-    run = CourseRun(profile, versions, machine_line(), _still_true(earlier, hashes))
+    hashes = {path.stem: inputs_hash(path, plan[path.stem], versions) for path in lessons}
+    earlier = _earlier(out, profile, fresh).items()
+    valid = {name: result for name, result in earlier if result.hash == hashes.get(name)}
+    run = CourseRun(profile, versions, machine_line(), valid)
     expected = read_baseline(baselines / f"{profile}.json") if baselines else {}
     progress = [papermill_engine.Progress(path.stem) for path in paths]
     with View(console, progress) as view:
@@ -82,8 +84,12 @@ def run_course(
             if result is not None and result.passed and (out / EXECUTED / path.name).is_file():
                 state.status = "passed before"
             else:
-                parameters, digest = plan.of(path.stem), hashes[path.stem]
-                result = _run_one(path, out, parameters, timeout, state, digest)
+                executed, scratch = out / EXECUTED / path.name, out / SCRATCH / path.stem
+                outcome = papermill_engine.execute(
+                    path.resolve(), executed, plan[path.stem], scratch, timeout, state
+                )
+                result = _judge(outcome, executed, state, hashes[path.stem])
+                state.status = result.status
                 run = run.with_result(path.stem, result)
                 write_run(run, out)
             view.finished(state, result)
@@ -101,15 +107,8 @@ def selected(run: CourseRun, numbers: Sequence[str], notebooks: Path) -> list[No
     return [run.notebooks[path.stem] for path in find_notebooks(notebooks, numbers)]
 
 
-def _papermill_engine() -> Any:
-    """The module that runs notebooks, or the line that installs what it needs."""
-    with needs_extra("Running the course", "course"):
-        from . import papermill_engine
-    return papermill_engine
-
-
-def _earlier(out: Path, profile: str, fresh: bool) -> CourseRun | None:
-    """The run that the folder holds; the folder is there afterwards, and ours."""
+def _earlier(out: Path, profile: str, fresh: bool) -> dict[str, NotebookResult]:
+    """The results that the folder holds; the folder is there afterwards, and ours."""
     if out.exists() and not out.is_dir():
         raise KitError(f"{out} is a file. Give a folder with --out.")
     names = {path.name for path in out.iterdir()} if out.exists() else set()
@@ -122,36 +121,14 @@ def _earlier(out: Path, profile: str, fresh: bool) -> CourseRun | None:
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / FILE).exists():
-        return None
+        return {}
     earlier = read_run(out)
     if earlier.profile != profile:
         raise KitError(
             f"{out} holds a run in profile {earlier.profile!r}, and this one is {profile!r}. "
             "Give another folder with --out, or begin anew here with --fresh."
         )
-    return earlier
-
-
-def _run_one(
-    path: Path, out: Path, parameters: dict[str, Any], timeout: int, state: "Progress", digest: str
-) -> NotebookResult:
-    executed, scratch = out / EXECUTED / path.name, out / SCRATCH / path.stem
-    try:
-        outcome = _papermill_engine().execute(
-            path.resolve(), executed, parameters, scratch, timeout, state
-        )
-    except KeyboardInterrupt:
-        state.status = "interrupted"
-        raise
-    result = _judge(outcome, executed, state, digest)
-    state.status = result.status
-    return result
-
-
-def _still_true(run: CourseRun | None, hashes: dict[str, str]) -> dict[str, NotebookResult]:
-    """The results that the notebooks, packages and kit of today would be run for."""
-    results = run.notebooks if run else {}
-    return {name: r for name, r in results.items() if hashes.get(name) == r.hash}
+    return earlier.notebooks
 
 
 def _judge(outcome: "Outcome", executed: Path, state: "Progress", digest: str) -> NotebookResult:

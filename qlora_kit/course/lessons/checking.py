@@ -140,21 +140,23 @@ def refuse(answer: Any, mistakes: Mapping[Any, str], tolerance: float = 0.01) ->
         require(not (near(answer, mistake, tolerance) if is_number else answer == mistake), hint)
 
 
-def choose(answer: Any, right: str, wrong: Mapping[str, str], words: str) -> None:
-    """Check an answer that is one of a few words, in capitals or not.
+def choice(right: str, wrong: Mapping[str, str], words: str, reason: str) -> Callable[[Any], str]:
+    """The check of an exercise whose answer is one of a few words, in capitals or not.
 
     Args:
-        answer: what was given.
         right: the word that is right.
         wrong: each wrong word's hint.
         words: those that there are, as people read them.
-
-    Raises:
-        Hint: another word than the right one.
+        reason: why the right one matters.
     """
-    word = str(answer).strip().lower().rstrip(".")
-    refuse(word, wrong)
-    require(word == right, f"Answer with {words}.")
+
+    def checker(answer: Any) -> str:
+        word = str(answer).strip().lower().rstrip(".")
+        refuse(word, wrong)
+        require(word == right, f"Answer with {words}.")
+        return reason
+
+    return checker
 
 
 def _checker(exercise: str) -> Callable[[Any], str]:

@@ -32,11 +32,6 @@ class Claim:
     held: bool
     numbers: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def verdict(self) -> str:
-        """For a table: "held", or what nobody overlooks."""
-        return "held" if self.held else "DOES NOT HOLD"
-
     def __str__(self) -> str:
         shown = ", ".join(f"{name} {short(value)}" for name, value in self.numbers.items())
         return f"{'✓' if self.held else '✗'} {self.name}" + (f"  ({shown})" if shown else "")

@@ -10,6 +10,7 @@ from ... import KitError
 from ...machine import write_text
 from ..lessons.claims import read_claims, read_metrics, short
 from ..notebooks import find_notebooks, read_notebook
+from ..report import HELD
 from ..results import (
     FILE,
     CourseRun,
@@ -157,7 +158,7 @@ def _student(name: str, run: CourseRun) -> tuple[str, ...]:
 
 def _claims(results: dict[str, NotebookResult]) -> list[tuple[str, ...]]:
     """A row for each claim; "-" where a student did not come so far."""
-    cells = {name: {c.name: c.verdict for c in r.claims} for name, r in results.items()}
+    cells = {name: {c.name: HELD[c.held] for c in r.claims} for name, r in results.items()}
     return [
         (claim, *(column.get(claim, "-") for column in cells.values()))
         for claim in dict.fromkeys(chain(*cells.values()))

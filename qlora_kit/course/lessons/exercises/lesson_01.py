@@ -16,12 +16,9 @@ def absmax_int8(answer: Any) -> str:
         isinstance(result, tuple) and len(result) == 2,
         "Return two things: the codes and the scale.",
     )
-    codes, scale = (torch.as_tensor(part) for part in result)
-    require(
-        not codes.numel() == 1 < scale.numel(),
-        "The codes come first, then the scale.",
-    )
-    codes, scale = codes.float(), number(result[1])
+    sizes = [torch.as_tensor(part).numel() for part in result]
+    require(not sizes[0] == 1 < sizes[1], "The codes come first, then the scale.")
+    codes, scale = torch.as_tensor(result[0]).float(), number(result[1])
     upside_down = "Your scale is upside down: x is about codes * scale."
     refuse(scale, {127 / 1.27: upside_down, 128 / 1.27: upside_down})
     refuse(

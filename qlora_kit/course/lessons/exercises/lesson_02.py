@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..checking import call, choose, number, refuse, require
+from ..checking import call, choice, number, refuse, require
 
 
 def adapter_parameters(answer: Any) -> str:
@@ -55,17 +55,18 @@ def lora_forward(answer: Any) -> str:
     return "Two thin products instead of one thick one: that is how training does it, too."
 
 
-def first_gradient(answer: Any) -> str:
-    """02.3: with A at zero and B not, which has a gradient of exactly zero at the first step."""
-    both = "If both had none, nothing could ever be learned. Follow dy back to each."
-    neither = "One of them is reached only through the other, which is zero at the start."
-    hints = {
+_BOTH = "If both had none, nothing could ever be learned. Follow dy back to each."
+_NEITHER = "One of them is reached only through the other, which is zero at the start."
+# 02.3: with A at zero and B not, which has a gradient of exactly zero at the first step.
+first_gradient = choice(
+    right="b",
+    wrong={
         "a": "A is zero, but its gradient is B^T dy x^T, and B is not zero here.",
-        **dict.fromkeys(("ab", "both", "a and b", "a, b"), both),
-        **dict.fromkeys(("none", "neither"), neither),
-    }
-    choose(answer, "b", hints, '"A" or "B"')
-    return "B's gradient is dy (A x)^T: whichever is zero lets the other wait. PEFT lets A wait."
-
+        **dict.fromkeys(("ab", "both", "a and b", "a, b"), _BOTH),
+        **dict.fromkeys(("none", "neither"), _NEITHER),
+    },
+    words='"A" or "B"',
+    reason="B's gradient is dy (A x)^T: whichever is zero lets the other wait. PEFT lets A wait.",
+)
 
 CHECKS = {"02.1": adapter_parameters, "02.2": lora_forward, "02.3": first_gradient}

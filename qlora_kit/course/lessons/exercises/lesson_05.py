@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from ..checking import call, choose, near, number, refuse, require
+from ..checking import call, choice, near, number, refuse, require
 
 _EXACT = 1e-9  # relative, as math.isclose has it
 
@@ -61,14 +61,15 @@ def f1_of(answer: Any) -> str:
     return "It forgives order and wording a little, and punishes rambling: long answers lose."
 
 
-def what_happened(answer: Any) -> str:
-    """05.3: which word fits falling training loss with rising held-out loss."""
-    hints = {
+# 05.3: which word fits falling training loss with rising held-out loss.
+what_happened = choice(
+    right="memorized",
+    wrong={
         "learned": "Learning would help on questions it has not seen; those got worse.",
         "diverged": "In a divergence the training loss explodes; here it is near zero.",
-    }
-    choose(answer, "memorized", hints, '"learned", "memorized" or "diverged"')
-    return "Only held-out questions can tell learning from memorizing. Watch them, not the loss."
-
+    },
+    words='"learned", "memorized" or "diverged"',
+    reason="Only held-out questions can tell learning from memorizing. Watch them, not the loss.",
+)
 
 CHECKS = {"05.1": steps_of, "05.2": f1_of, "05.3": what_happened}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import Hint, call, choose, near, number, refuse, require
+from ..checking import Hint, call, choice, near, number, refuse, require
 
 
 def kept_figures(answer: Any) -> str:
@@ -70,15 +70,15 @@ def share_of_bytes(answer: Any) -> str:
     return "With many voices it nears adapter / base: the model itself hardly counts any more."
 
 
-def two_scores(answer: Any) -> str:
-    """06.3: the voice is there, and the answer is no closer than another text's."""
-    hints = {
+# 06.3: the voice is there, and the answer is no closer than another text's.
+two_scores = choice(
+    right="lost the content",
+    wrong={
         "lost the voice": "The first score is the voice's, and it is nearly 1. Look at the second.",
         "kept both": "Only the style scores high; as close as any other text means different news.",
-    }
-    words = '"lost the voice", "lost the content" or "kept both"'
-    choose(answer, "lost the content", hints, words)
-    return "A beautiful answer to another text: that is why style and content are scored apart."
-
+    },
+    words='"lost the voice", "lost the content" or "kept both"',
+    reason="A beautiful answer to another text: that is why style and content are scored apart.",
+)
 
 CHECKS = {"06.1": kept_figures, "06.2": share_of_bytes, "06.3": two_scores}

@@ -4,7 +4,7 @@ import math
 from statistics import pstdev, stdev, variance
 from typing import Any
 
-from ..checking import call, choose, near, number, refuse, require
+from ..checking import call, choice, near, number, refuse, require
 
 
 def p_value(answer: Any) -> str:
@@ -62,14 +62,14 @@ def standard_error(answer: Any) -> str:
     return "Twice this on either side is nearly the bootstrap's interval, when questions are many."
 
 
-def conclusion(answer: Any) -> str:
-    """07.3: what -0.5 points [-3.1, +2.1] say where a loss of two points would matter."""
-    above = "For that the whole interval must lie above -2 points; where does it begin?"
-    below = "For that the whole interval must lie below -2 points; where does it end?"
-    hints = {"no loss that matters": above, "a loss that matters": below}
-    words = '"no loss that matters", "a loss that matters" or "cannot tell"'
-    choose(answer, "cannot tell", hints, words)
-    return "More questions would make it narrower. 'Not seen' and 'not there' are two things."
-
+_ABOVE = "For that the whole interval must lie above -2 points; where does it begin?"
+_BELOW = "For that the whole interval must lie below -2 points; where does it end?"
+# 07.3: what -0.5 points [-3.1, +2.1] say where a loss of two points would matter.
+conclusion = choice(
+    right="cannot tell",
+    wrong={"no loss that matters": _ABOVE, "a loss that matters": _BELOW},
+    words='"no loss that matters", "a loss that matters" or "cannot tell"',
+    reason="More questions would make it narrower. 'Not seen' and 'not there' are two things.",
+)
 
 CHECKS = {"07.1": p_value, "07.2": standard_error, "07.3": conclusion}

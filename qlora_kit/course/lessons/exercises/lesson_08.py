@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import Hint, call, choose, near, refuse, require
+from ..checking import Hint, call, choice, near, refuse, require
 
 
 def dose(answer: Any) -> str:
@@ -46,13 +46,15 @@ def contradicting(answer: Any) -> str:
     return "The kit's audit does this for questions that are only nearly the same, too."
 
 
-def shown(answer: Any) -> str:
-    """08.3: what the audit shows of wrong labels that stand alone and are spread evenly."""
-    once = "That takes the same ticket twice; each of these stands in the file once."
-    spread = "That takes a group that has one label too often; these are spread over both."
-    hints = {"contradiction": once, "skew": spread}
-    choose(answer, "none", hints, '"contradiction", "skew" or "none"')
-    return "Let two people label the same rows: where they disagree, the audit can see it."
-
+# 08.3: what the audit shows of wrong labels that stand alone and are spread evenly.
+shown = choice(
+    right="none",
+    wrong={
+        "contradiction": "That takes the same ticket twice; each of these stands in the file once.",
+        "skew": "That takes a group that has one label too often; these are spread over both.",
+    },
+    words='"contradiction", "skew" or "none"',
+    reason="Let two people label the same rows: where they disagree, the audit can see it.",
+)
 
 CHECKS = {"08.1": dose, "08.2": contradicting, "08.3": shown}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import call, choose, near, number, refuse, require
+from ..checking import call, choice, near, number, refuse, require
 
 
 def gigabytes(answer: Any) -> str:
@@ -54,14 +54,14 @@ def percentile(answer: Any) -> str:
     return "With few requests p95 is simply the worst one: ask often before you trust it."
 
 
-def artifact(answer: Any) -> str:
-    """09.3: five voices by request on a laptop that holds two models at most."""
-    merged = "Each is a whole model in 16 bits, for GPU servers and Python. Think smaller."
-    files = "Each holds the whole model again: five do not fit in memory side by side."
-    hints = {"merged safetensors": merged, "five gguf files": files}
-    words = '"merged safetensors", "five GGUF files" or "a GGUF base and five adapters"'
-    choose(answer, "a gguf base and five adapters", hints, words)
-    return "The base is in memory once, and a sixth voice costs only its adapter."
-
+_MERGED = "Each is a whole model in 16 bits, for GPU servers and Python. Think smaller."
+_FILES = "Each holds the whole model again: five do not fit in memory side by side."
+# 09.3: five voices by request on a laptop that holds two models at most.
+artifact = choice(
+    right="a gguf base and five adapters",
+    wrong={"merged safetensors": _MERGED, "five gguf files": _FILES},
+    words='"merged safetensors", "five GGUF files" or "a GGUF base and five adapters"',
+    reason="The base is in memory once, and a sixth voice costs only its adapter.",
+)
 
 CHECKS = {"09.1": gigabytes, "09.2": percentile, "09.3": artifact}
