@@ -37,7 +37,7 @@ def make_lab(home: Path, **changes: dict[str, Any]) -> Iterator[str]:
     shutil.copytree(ROOT / "notebooks", home / "notebooks")
     profile = read_profile("smoke", home / "notebooks")
     for path in find_notebooks(home / "notebooks"):
-        given = {**profile.of(path.stem), **changes.get(path.stem, {})}
+        given = {**profile[path.stem], **changes.get(path.stem, {})}
         notebook = nbformat.read(path, as_version=4)
         [cell] = [cell for cell in notebook.cells if "parameters" in tags(cell)]
         cell.source += "".join(f"\n{name} = {value!r}" for name, value in given.items())
