@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..data import Conversation, encode_prompt, stop_ids
-from ..engine import merged_layers
+from ..engine import fast_generation
 from ..models import Model, Tokenizer
 
 MAX_NEW_TOKENS = 64
@@ -48,7 +48,7 @@ def generate(
     longest = max(map(len, encoded), default=0) + max_new_tokens
     batch_size = max(1, min(batch_size, _GENERATION_TOKENS // longest))
     answers: dict[int, Answer] = {}
-    with torch.inference_mode(), merged_layers(model):
+    with torch.inference_mode(), fast_generation(model, merged=True):
         for begin in range(0, len(order), batch_size):
             batch = order[begin : begin + batch_size]
             width = max(len(encoded[index]) for index in batch)

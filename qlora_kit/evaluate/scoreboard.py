@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import models, stats
 from ..data import Conversation
-from ..engine import ready
+from ..engine import fast_generation
 from ..machine import peak_rss_gb, release_memory
 from ..models import Model, Tokenizer
 from ..runs import as_base
@@ -76,7 +76,7 @@ def evaluate(
     began = time.perf_counter()
     say = report or (lambda line: None)
     answers, scores = {}, {}
-    with ready(model):
+    with fast_generation(model):
         for side, switched in (("base", as_base(model)), ("tuned", nullcontext())):
             with switched:
                 say(f"{side}: answering {len(conversations)} questions")

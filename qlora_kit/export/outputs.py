@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import KitError
 from ..data import IGNORED, Conversation, encode, render, stop_ids
-from ..engine import ready
+from ..engine import fast_generation
 from ..evaluate import MAX_NEW_TOKENS, Answer, generate
 from ..models import Model, Tokenizer
 from ..serve import running_llama_cpp
@@ -90,7 +90,7 @@ def make_sheet(
 
 
 def read_model(model: Model, tokenizer: Tokenizer, sheet: Sheet) -> Reading:
-    """Read a model in transformers, from fp32 weights where they fit (`engine.ready`).
+    """Read a model in transformers, from fp32 weights where they fit (`engine.fast_generation`).
 
     Args:
         model, tokenizer: from `runs.load_run`, `merge` or `models.load`.
@@ -99,7 +99,7 @@ def read_model(model: Model, tokenizer: Tokenizer, sheet: Sheet) -> Reading:
     import torch
 
     prompts = [list(row.messages[:-1]) for row in sheet.conversations]
-    with ready(model), torch.inference_mode():
+    with fast_generation(model), torch.inference_mode():
         log_probs = []
         for prefix in sheet.prefixes:
             ids = torch.tensor([prefix], device=model.device)

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .. import KitError
-from ..engine import ready
+from ..engine import fast_generation
 from ..evaluate import Answer, generate
 from ..models import Model, Tokenizer
 from ..runs import as_base, load_run, trained_system
@@ -18,7 +18,7 @@ class Talk:
         self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
         self.messages = [{"role": "system", "content": system}] if system is not None else []
         self._stack = ExitStack()
-        self._stack.enter_context(ready(model))
+        self._stack.enter_context(fast_generation(model))
 
     @classmethod
     def open(cls, run: Path, system: str | None, base: bool, max_new_tokens: int) -> "Talk":
