@@ -123,7 +123,7 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example
     from torch.nn.utils.rnn import pad_sequence
 
     from ..data import cut
-    from ..engine import logits_only_where
+    from ..engine import logits_where
 
     def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
         lines = [torch.tensor(row[name]) for row in rows]
@@ -141,8 +141,7 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example
                 inputs["position_ids"] = stack(rows, "position_ids", 0)
             targets = stack(rows, "labels", IGNORED)[:, 1:]
             scored = targets != IGNORED
-            with logits_only_where(model, torch.nn.functional.pad(scored, (0, 1))):
-                logits = model(**inputs, use_cache=False).logits.float()
+            logits = logits_where(model, inputs, torch.nn.functional.pad(scored, (0, 1)))
             surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
             sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
     return sums.tolist()

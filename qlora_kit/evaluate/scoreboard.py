@@ -14,7 +14,7 @@ from typing import Any
 from .. import models, stats
 from ..audit import trained_on
 from ..data import Conversation, read
-from ..engine import ready
+from ..engine import fast_generation
 from ..machine import peak_rss_gb, release_memory
 from ..models import Model, Tokenizer
 from ..runs import as_base, open_run
@@ -147,7 +147,7 @@ def evaluate(
     references = [row.answer for row in conversations]
     answers, scores = {}, {}
     generating = 0.0
-    with ready(model):
+    with fast_generation(model):
         for side, switched in (("base", as_base(model)), ("tuned", nullcontext())):
             with switched:
                 say(f"{side}: answering {len(conversations)} questions")

@@ -14,7 +14,7 @@ import torch
 
 from .. import KitError
 from ..data import IGNORED, Conversation, encode, render, stop_ids
-from ..engine import ready
+from ..engine import fast_generation
 from ..evaluate import MAX_NEW_TOKENS, Answer, generate
 from ..models import Model, Tokenizer
 from ..serve import running_llama_cpp
@@ -96,14 +96,14 @@ def make_prompts(
 
 
 def model_outputs(model: Any, tokenizer: Any, prompts: Prompts) -> Outputs:
-    """The outputs of a model in transformers, from fp32 weights where they fit (`engine.ready`).
+    """The outputs of a model in transformers, from fp32 weights where they fit.
 
     Args:
         model, tokenizer: from `runs.load_run`, `merge` or `models.load`.
         prompts: from `make_prompts`.
     """
     questions = [list(row.messages[:-1]) for row in prompts.conversations]
-    with ready(model), torch.inference_mode():
+    with fast_generation(model), torch.inference_mode():
         log_probs = []
         for prefix in prompts.prefixes:
             ids = torch.tensor([prefix], device=model.device)

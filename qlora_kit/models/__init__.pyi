@@ -15,8 +15,8 @@ from .logging import errors_only as errors_only
 from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS
-from .sources import Precision as Precision
 from .sources import ModelRef as ModelRef
+from .sources import Precision as Precision
 from .sources import locate as locate
 from .sources import resolve as resolve
 from .types import Model as Model

@@ -1,6 +1,8 @@
 """Figures in one style: labeled axes with units, one message each, readable in grayscale."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext, suppress
 
 from .. import KitError
 from ..data import Messages
-from ..engine import ready
+from ..engine import fast_generation
 from ..evaluate import Answer, generate
 from ..runs import as_base, open_run
 from .client import ask, models
@@ -74,7 +74,7 @@ def open_session(
     run = open_run(place)
     llm, tokenizer = run.load()
     system = run.system if system is None else system
-    with ready(llm), as_base(llm) if base else nullcontext():
+    with fast_generation(llm), as_base(llm) if base else nullcontext():
         yield ChatSession(
             lambda messages: generate(llm, tokenizer, [messages], max_new_tokens)[0], system
         )

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qlora_kit import KitError
-from qlora_kit.engine import ready
+from qlora_kit.engine import fast_generation
 from qlora_kit.export import merge, naive_merge
 from qlora_kit.export.merging import dense_base, require_mergeable
 from qlora_kit.models import load
@@ -17,7 +17,7 @@ IDS = torch.arange(3, 60)[None]
 
 
 def logits(model):
-    with ready(model), torch.inference_mode():
+    with fast_generation(model), torch.inference_mode():
         return model(input_ids=IDS, use_cache=False).logits
 
 

@@ -28,7 +28,7 @@ def run_transformers(tokens: int, cached: bool) -> dict[str, float]:
     from transformers.generation.streamers import BaseStreamer
 
     from qlora_kit.data import encode_prompt
-    from qlora_kit.engine import ready
+    from qlora_kit.engine import fast_generation
     from qlora_kit.models import load
 
     class Clock(BaseStreamer):
@@ -42,7 +42,7 @@ def run_transformers(tokens: int, cached: bool) -> dict[str, float]:
 
     model, tokenizer = load("smollm2")
     ids = torch.tensor([encode_prompt(tokenizer, MESSAGES)], device=model.device)
-    with ready(model) if cached else nullcontext(), torch.inference_mode():
+    with fast_generation(model) if cached else nullcontext(), torch.inference_mode():
         for count in (4, tokens):  # the first warms up
             clock = Clock()
             Clock.times = []

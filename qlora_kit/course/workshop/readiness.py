@@ -98,7 +98,7 @@ def _writable(folder: Path) -> Check:
 
 def _answer() -> Check:
     """Load the model in 4 bits and let it speak: what every lesson does."""
-    from ...engine import ready
+    from ...engine import fast_generation
     from ...evaluate import generate
     from ...models import load
 
@@ -106,7 +106,7 @@ def _answer() -> Check:
     try:
         model, tokenizer = load("smollm2")
         question = [{"role": "user", "content": "What is a garden?"}]
-        with ready(model):
+        with fast_generation(model):
             [answer] = generate(model, tokenizer, [question], max_new_tokens=8)
     except Exception as problem:  # whatever it is, the student must be told
         return Check("answer", "fail", f"the model does not answer: {problem}", _AGAIN)
