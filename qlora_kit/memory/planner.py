@@ -3,7 +3,7 @@
 The formulas behind each line are in formulas.py, one function each.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -203,84 +203,73 @@ def terms(shape: ModelShape, workload: Workload) -> tuple[Term, ...]:
     return tuple(line for line in lines if line.bytes)
 
 
-# Each step gives its candidates, from the mildest to the strongest.
-Candidates = Iterator[tuple[str, Workload]]
+# A step gives its candidates, from the mildest to the strongest.
+_Step = Callable[[Workload], list[tuple[str, Workload]]]
 
 
-def _lower_precision(now: Workload) -> Candidates:
-    if not now.four_bit:
-        yield "4-bit weights (--precision nf4)", replace(now, precision="nf4")
+def _change(what: str, applies: Callable[[Workload], bool], **changes: Any) -> _Step:
+    return lambda now: [(what, replace(now, **changes))] if applies(now) else []
 
 
-def _checkpoint(now: Workload) -> Candidates:
-    if now.device == "cuda" and not now.checkpointing:
-        yield "gradient checkpointing", replace(now, checkpointing=True)
-    if now.attention == "eager":
-        yield "SDPA instead of eager attention", replace(now, attention="sdpa", checkpointing=True)
+def _halving(field: str, least: int, what: str) -> _Step:
+    def step(now: Workload) -> list[tuple[str, Workload]]:
+        first: int = getattr(now, field)
+        halves = [first >> times for times in range(1, first.bit_length())]
+        changes: list[dict[str, Any]] = [{field: half} for half in halves if half >= least]
+        return [
+            (what.format(change[field], -(-first // change[field])), replace(now, **change))
+            for change in changes
+        ]
+
+    return step
 
 
-def _smaller_batch(now: Workload) -> Candidates:
-    batch = now.batch
-    while batch > 1:
-        batch //= 2
-        times = -(-now.batch // batch)
-        yield f"micro-batch {batch}, accumulated {times} times", replace(now, batch=batch)
+def _either(*steps: _Step) -> _Step:
+    return lambda now: [candidate for step in steps for candidate in step(now)]
 
 
-def _lighter_loss(now: Workload) -> Candidates:
-    if now.logits == "full":
-        yield "a chunked or fused loss, no logits held whole", replace(now, logits="chunked")
-
-
-def _no_upcast(now: Workload) -> Candidates:
-    if now.upcast:
-        yield "embedding and head left in 16 bits", replace(now, upcast=False)
-
-
-def _lighter_optimizer(now: Workload) -> Candidates:
-    if now.device == "cuda" and "8bit" not in now.optimizer:
-        yield "8-bit paged AdamW", replace(now, optimizer="paged-8bit")
-
-
-def _double_quant(now: Workload) -> Candidates:
-    if now.four_bit and not now.double_quant:
-        yield "double quantization", replace(now, double_quant=True)
-
-
-def _no_cache(now: Workload) -> Candidates:
-    if now.device == "cpu" and now.four_bit and now.dense_cache:
-        yield (
-            "no cache of dequantized weights (--low-memory, slower)",
-            replace(now, dense_cache=False),
-        )
-
-
-def _shorter(now: Workload) -> Candidates:
-    length = now.sequence_length
-    while length >= 2 * 128:
-        length //= 2
-        yield f"sequences of {length} tokens", replace(now, sequence_length=length)
-
-
-def _lower_rank(now: Workload) -> Candidates:
-    rank = now.rank
-    while rank >= 2 * 4:
-        rank //= 2
-        yield f"rank {rank}", replace(now, rank=rank)
-
-
-_Step = Callable[[Workload], Candidates]
-_SAME_RESULT: tuple[_Step, ...] = (  # the adapter learns what it would have learned, or nearly
-    _lower_precision,
-    _checkpoint,
-    _smaller_batch,
-    _lighter_loss,
-    _no_upcast,
-    _lighter_optimizer,
-    _double_quant,
-    _no_cache,
+_SAME_RESULT = (  # the adapter learns what it would have learned, or nearly
+    _change("4-bit weights (--precision nf4)", lambda now: not now.four_bit, precision="nf4"),
+    _either(
+        _change(
+            "gradient checkpointing",
+            lambda now: now.device == "cuda" and not now.checkpointing,
+            checkpointing=True,
+        ),
+        _change(
+            "SDPA instead of eager attention",
+            lambda now: now.attention == "eager",
+            attention="sdpa",
+            checkpointing=True,
+        ),
+    ),
+    _halving("batch", 1, "micro-batch {}, accumulated {} times"),
+    _change(
+        "a chunked or fused loss, no logits held whole",
+        lambda now: now.logits == "full",
+        logits="chunked",
+    ),
+    _change("embedding and head left in 16 bits", lambda now: now.upcast, upcast=False),
+    _change(
+        "8-bit paged AdamW",
+        lambda now: now.device == "cuda" and "8bit" not in now.optimizer,
+        optimizer="paged-8bit",
+    ),
+    _change(
+        "double quantization",
+        lambda now: now.four_bit and not now.double_quant,
+        double_quant=True,
+    ),
+    _change(
+        "no cache of dequantized weights (--low-memory, slower)",
+        lambda now: now.device == "cpu" and now.four_bit and now.dense_cache,
+        dense_cache=False,
+    ),
 )
-_OTHER_RESULT: tuple[_Step, ...] = (_shorter, _lower_rank)
+_OTHER_RESULT = (
+    _halving("sequence_length", 128, "sequences of {} tokens"),
+    _halving("rank", 4, "rank {}"),
+)
 
 
 def _advise(planned: Plan) -> tuple[Change, ...]:
