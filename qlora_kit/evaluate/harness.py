@@ -151,12 +151,13 @@ def _no_questions() -> Iterator[None]:
     """
     from lm_eval import evaluator
 
-    functions = {name: getattr(evaluator, name) for name in ("get_git_commit_hash", "add_env_info")}
-    vars(evaluator).update(dict.fromkeys(functions, lambda *_: None))
+    git, environment = evaluator.get_git_commit_hash, evaluator.add_env_info
+    evaluator.get_git_commit_hash = lambda: None
+    evaluator.add_env_info = lambda results: None
     try:
         yield
     finally:
-        vars(evaluator).update(functions)
+        evaluator.get_git_commit_hash, evaluator.add_env_info = git, environment
 
 
 @contextmanager
