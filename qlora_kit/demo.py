@@ -11,12 +11,12 @@ from .data import bundled_data, read
 from .evaluate import Scoreboard, evaluate_run, print_examples, print_scoreboard, save_report
 from .machine import write_text
 from .runs import LOCK, TrainConfig, load_config, locked_folder
-from .train import Run, fine_tune
+from .train import TrainResult, fine_tune
 
 MARKER = ".qlora-kit-demo"  # stands in a folder that a demo made, and that the next may remove
 
 
-def demo(output: Path, console: Any) -> tuple[Run, Scoreboard]:
+def demo(output: Path, console: Any) -> tuple[TrainResult, Scoreboard]:
     """Train, evaluate, and leave the run folder with its report.
 
     Args:

@@ -229,14 +229,14 @@ def test_checkpoints(tmp_path):
             (folder / name).write_text(f"{name} " * 20)
 
     whole = checkpoint.save_checkpoint(tmp_path, 7, write)
-    assert checkpoint.damaged(whole) == ""
+    assert checkpoint.damage(whole) == ""
     told = json.loads((whole / "manifest.json").read_text())
     for name in (*names, "manifest.json"):
         path = whole / name
         sound = path.read_bytes()
         for body in damaged(sound, 100, len(name)):
             path.write_bytes(body)
-            if not checkpoint.damaged(whole):
+            if not checkpoint.damage(whole):
                 assert body == sound or json.loads(body) == told, name
         path.write_bytes(sound)
 

@@ -35,9 +35,9 @@ def test_notebook(stem, out):
     assert result.passed, f"{result.status}: {result.message}"
     assert result.claims, "it made no claim"
     expected = read_baseline(ROOT / "tests/baselines/smoke.json")
-    verdicts = against_baseline(run, {stem: expected.get(stem, {})})
-    moved = [v for v in verdicts if v.notebook == stem and v.failed]
-    assert not moved, "\n".join(f"{v.metric} {v.word}: {v.measured}, {v.expected}" for v in moved)
+    metrics = against_baseline(run, {stem: expected.get(stem, {})})
+    moved = [m for m in metrics if m.notebook == stem and m.failed]
+    assert not moved, "\n".join(f"{m.name} {m.status}: {m.measured}, {m.expected}" for m in moved)
 
 
 def test_wrong_codes_from_bitsandbytes_turn_the_right_claims_red(tmp_path, monkeypatch):

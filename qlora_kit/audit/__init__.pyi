@@ -1,4 +1,6 @@
 from .findings import KINDS as KINDS
+from .leaks import leaked as leaked
+from .leaks import trained_on as trained_on
 from .pipeline import audit as audit
 from .pipeline import check_copy as check_copy
 from .pipeline import check_output as check_output

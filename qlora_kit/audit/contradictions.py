@@ -18,7 +18,7 @@ import re
 from functools import lru_cache
 
 from .similarity import (
-    Weights,
+    Idf,
     Words,
     likeness,
     overlap,
@@ -34,44 +34,43 @@ NEARLY = 0.7  # share of the same words that they need before spelling is looked
 TIGHT = 0.85  # likeness from which two system prompts are one, but for the spelling
 ALIKE = 0.5  # the same for one of many that exclude each other, such as colors: no doubt there
 
-_COUNTED = {
+_COUNTED = {  # "one" is more often a pronoun
     word: str(number)
     for number, word in enumerate(
-        ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-         "twenty"), 2,  # "one" is more often a pronoun
+        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+        "sixteen seventeen eighteen nineteen twenty".split(),
+        2,
     )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90", "hundred": "100",
-     "twice": "2", "dozen": "12"}  # fmt: skip
-_NEGATIONS = {
-    "not", "no", "never", "none", "nothing", "nobody", "neither", "nor", "without", "cannot",
-    "cant", "dont", "doesnt", "didnt", "wont", "isnt", "arent", "wasnt", "shouldnt", "mustnt",
-    "couldnt", "wouldnt", "unable", "impossible", "prohibited", "forbidden",
-}  # fmt: skip
+}
+_COUNTED |= {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "ninety": "90"}
+_COUNTED |= {"hundred": "100", "twice": "2", "dozen": "12"}
+_NEGATIONS = frozenset(
+    "not no never none nothing nobody neither nor without cannot cant dont doesnt didnt wont isnt "
+    "arent wasnt shouldnt mustnt couldnt wouldnt unable impossible prohibited forbidden".split()
+)
 # Left out with them: "can" beside "cannot", "does" beside "doesn't".
-_HELPERS = {"can", "do", "does", "did", "will", "is", "are", "was", "should", "must", "could",
-            "would", "be", "any", "a", "the"}  # fmt: skip
+_HELPERS = frozenset("can do does did will is are was should must could would be any a the".split())
 _YES = {"yes", "yeah", "yep", "true", "correct", "certainly", "absolutely"}
 _NO = {"no", "nope", "false", "incorrect", "never"}
-_EXCLUSIVE = tuple(
+_EXCLUSIVE = [  # of these, only one can be so
     frozenset(group.split())
     for group in (
-        "on off", "before after", "left right", "up down", "above below", "open close",
-        "opens closes", "open closed", "increase decrease", "increases decreases", "hot cold",
-        "warm cold", "always never", "more less", "minimum maximum", "first last", "start stop",
-        "enable disable", "enabled disabled", "allowed forbidden", "free paid", "inside outside",
-        "include exclude", "included excluded", "included extra", "safe unsafe", "push pull",
-        "possible impossible", "clockwise counterclockwise", "top bottom", "front back",
-        "day night", "wet dry", "lock unlock", "locked unlocked", "faster slower", "heat cool",
-        "minutes hours days weeks months years seconds",
-        "monday tuesday wednesday thursday friday saturday sunday",
-        "january february march april may june july august september october november december",
+        "on off, before after, left right, up down, above below, open close, opens closes, "
+        "open closed, increase decrease, increases decreases, hot cold, warm cold, "
+        "always never, more less, minimum maximum, first last, start stop, enable disable, "
+        "enabled disabled, allowed forbidden, free paid, inside outside, include exclude, "
+        "included excluded, included extra, safe unsafe, push pull, possible impossible, "
+        "clockwise counterclockwise, top bottom, front back, day night, wet dry, lock unlock, "
+        "locked unlocked, faster slower, heat cool, "
+        "minutes hours days weeks months years seconds, "
+        "monday tuesday wednesday thursday friday saturday sunday, "
+        "january february march april may june july august september october november "
+        "december, "
         "red green blue yellow white black orange purple violet pink amber teal copper brown "
-        "gray grey silver gold",
-        "north south east west", "spring summer autumn winter", "am pm", "daily weekly monthly "
-        "yearly hourly",
-    )
-)  # fmt: skip
+        "gray grey silver gold, north south east west, spring summer autumn winter, am pm, "
+        "daily weekly monthly yearly hourly"
+    ).split(",")
+]
 _TURNS = ("un", "in", "im", "dis", "non")  # before a word, its opposite
 _EMOJI = "\u2190"  # from here on, signs say a mood as often as a matter
 _SPELLED = re.compile(r"\b([ap])\.m\.", re.I)
@@ -98,24 +97,37 @@ def differ(one: Words, two: Words) -> bool:
     """
     if one.order == two.order:
         return False
-    left, right = one.all - two.all, two.all - one.all
-    if bool(one.all & _NEGATIONS) != bool(two.all & _NEGATIONS):
-        return True
+    sides = one.all - two.all, two.all - one.all
+    return (
+        bool(one.all & _NEGATIONS) != bool(two.all & _NEGATIONS)
+        or _other_sign(*sides)
+        or _other_letter(*sides)
+        or all(any(_is_count(word) for word in side) for side in sides)
+        or any(group & sides[0] and group & sides[1] for group in _EXCLUSIVE)
+        or _has_opposite(*sides)
+        or _has_opposite(*reversed(sides))
+        or reordered(one, two) == "exchanged"
+    )
+
+
+def _other_sign(left: frozenset[str], right: frozenset[str]) -> bool:
+    """Whether one side has a sign that calculates, or each another emoji."""
     signs = [{word for word in side if not word[0].isalnum()} for side in (left, right)]
-    if all(signs) or any(word < _EMOJI for side in signs for word in side):
-        return True
+    return all(signs) or any(word < _EMOJI for word in signs[0] | signs[1])
+
+
+def _other_letter(left: frozenset[str], right: frozenset[str]) -> bool:
+    """Whether a single letter, as a model's, stands on one side; "a" and "I" are words."""
     letters = [{w for w in side if len(w) == 1 and "a" <= w < "\u2000"} for side in (left, right)]
-    if all(letters) or (letters[0] | letters[1]) - {"a", "i"}:
-        return True
-    if all(any(word in _COUNTED or word[0].isdigit() for word in side) for side in (left, right)):
-        return True
-    if any(group & left and group & right for group in _EXCLUSIVE):
-        return True
-    if any(f"{turn}{word}" in right for word in left for turn in _TURNS):
-        return True
-    if any(f"{turn}{word}" in left for word in right for turn in _TURNS):
-        return True
-    return reordered(one, two) == "exchanged"
+    return all(letters) or bool((letters[0] | letters[1]) - {"a", "i"})
+
+
+def _is_count(word: str) -> bool:
+    return word in _COUNTED or word[0].isdigit()
+
+
+def _has_opposite(words: frozenset[str], others: frozenset[str]) -> bool:
+    return any(f"{turn}{word}" in others for word in words for turn in _TURNS)
 
 
 def same_matter(one: Words, two: Words, text: str, other: str) -> bool:
@@ -151,11 +163,11 @@ def same_system(one: str, two: str) -> bool:
     left, right = _context(one), _context(two)
     if len(left.all & right.all) < NEARLY * max(len(left.all), len(right.all)):
         return False  # long contexts are compared word by word only when they may agree
-    alike = left.order == right.order or likeness(left, right, Weights(())) >= TIGHT
+    alike = left.order == right.order or likeness(left, right, Idf(())) >= TIGHT
     return alike and same_numbers(left, right) and not differ(left, right)
 
 
-class Answer:
+class ParsedAnswer:
     """An answer, taken apart once for any number of comparisons.
 
     Args:
@@ -178,12 +190,12 @@ class Answer:
         return "yes" if first in _YES else "no" if first in _NO else ""
 
 
-def conflict(one: Answer, two: Answer, weights: Weights) -> str:
+def conflict(one: ParsedAnswer, two: ParsedAnswer, idf: Idf) -> str:
     """Why two answers to one question are clearly different; "" when they may well agree.
 
     Args:
         one, two: the answers.
-        weights: of all the set's answers.
+        idf: of all the set's answers.
     """
     if one.order == two.order:
         return ""
@@ -192,7 +204,7 @@ def conflict(one: Answer, two: Answer, weights: Weights) -> str:
         return f"{_some(only_one)} in one answer, {_some(only_two)} in the other"
     if one.verdict() and two.verdict() and one.verdict() != two.verdict():
         return "yes in one answer, no in the other"
-    alike = likeness(one.core, two.core, weights)
+    alike = likeness(one.core, two.core, idf)
     if alike >= CLOSE and one.negative != two.negative:
         return "nearly the same words, in one answer with a 'not'"
     left, right = one.words.all - two.words.all, two.words.all - one.words.all
@@ -204,7 +216,7 @@ def conflict(one: Answer, two: Answer, weights: Weights) -> str:
     swapped = _swapped(one, two)
     if swapped:
         return f"the same but for {swapped[0]!r} and {swapped[1]!r}"
-    shared = overlap(one.words, two.words, weights)
+    shared = overlap(one.words, two.words, idf)
     if shared < APART and not one.numbers & two.numbers:
         return "the answers have next to nothing in common"
     return ""
@@ -214,7 +226,7 @@ def _some(words: set[str] | frozenset[str]) -> str:
     return ", ".join(sorted(words)[:3])
 
 
-def _swapped(one: Answer, two: Answer) -> tuple[str, str] | None:
+def _swapped(one: ParsedAnswer, two: ParsedAnswer) -> tuple[str, str] | None:
     """The one name in which two otherwise equal answers differ."""
     if len(one.order) != len(two.order):
         return None

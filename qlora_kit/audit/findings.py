@@ -1,12 +1,11 @@
 """What the audit finds, and the rows that it looks at, also those that training would refuse."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data import BadRowError, checked, read_each
+from ..data import Messages, read_messages
 
 # Each kind, in the order of the report, and what a cleaned copy does about it.
 KINDS = {
@@ -122,48 +121,26 @@ def read_rows(
     Raises:
         DataError: unreadable, empty, or with rows that are wrong in another way.
     """
-    return read_each(
-        path,
-        lambda number, row, convert: _row(number, row, convert, completion_field),
-        prompt_field,
-        completion_field,
+    rows = read_messages(path, prompt_field, completion_field, _BLANK)
+    return [row_of(number, messages, raw) for number, messages, raw in rows]
+
+
+def row_of(number: int, messages: Messages, raw: dict[str, Any] | None = None) -> Row:
+    """A conversation as a row of the audit.
+
+    Args:
+        number: from 1; in JSONL, the line.
+        messages: roles in turn, the assistant last.
+        raw: the row as it stands in the file.
+    """
+    texts = ["" if turn["content"] == _BLANK else turn["content"] for turn in messages]
+    first = 1 if messages[0]["role"] == "system" else 0
+    answers = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
+    return Row(
+        number,
+        system=texts[0] if first else "",
+        question="\n".join(texts[first:-1]),
+        answer=texts[-1],
+        raw=raw or {},
+        turns=tuple((texts[place - 1], texts[place]) for place in answers),
     )
-
-
-def _row(
-    number: int, row: dict[str, Any],
-    convert: Callable[[dict[str, Any]], Any], column: str | None,
-) -> Row:  # fmt: skip
-    try:
-        messages = checked(convert(row))
-    except BadRowError:
-        filled = _filled(row, column or ("completion" if "prompt" in row else "output"))
-        if filled is None:
-            raise
-        messages = checked(convert(filled))
-    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-    turns = messages[1:-1] if system or messages[0]["role"] == "system" else messages[:-1]
-    question = "\n".join(turn["content"] for turn in turns)
-    said = ["" if turn["content"] == _BLANK else turn["content"] for turn in messages]
-    asked = {place: turn for place, turn in enumerate(messages) if turn["role"] == "assistant"}
-    pairs = tuple((said[place - 1], said[place]) for place in asked)
-    return Row(number, system, question, said[-1], row, pairs)
-
-
-def _filled(row: dict[str, Any], column: str) -> dict[str, Any] | None:
-    """The row with something in the place of its absent answer; None when an answer is there."""
-    for field in ("messages", "conversations", "completion"):
-        turns = row.get(field)
-        if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
-            last = turns[-1]
-            role, text = ("from", "value") if "from" in last else ("role", "content")
-            if last.get(role) in ("user", "human"):
-                name = "gpt" if role == "from" else "assistant"
-                return {**row, field: [*turns, {role: name, text: _BLANK}]}
-            if _is_blank(last.get(text)):
-                return {**row, field: [*turns[:-1], {**last, text: _BLANK}]}
-    return {**row, column: _BLANK} if _is_blank(row.get(column)) else None
-
-
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .similarity import Weights, Words
+from .similarity import Idf, Words
 
 PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
 TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
@@ -13,12 +13,12 @@ FLOOR = 0.3  # estimated likeness below which a neighbor is not looked at
 COMMON = 0.05  # words in more than this share of the texts enter the hashes only whole
 
 
-def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, int]]:
+def neighbors(texts: Sequence[Words], idf: Idf) -> Iterator[tuple[int, int]]:
     """Pairs of texts worth a closer look: the most alike ones by MinHash.
 
     Args:
         texts: the set, each text once.
-        weights: of the set.
+        idf: of the set.
 
     Yields:
         (i, j) with i < j, each pair once.
@@ -31,7 +31,7 @@ def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, i
         return
     import numpy as np
 
-    values = _signatures(texts, weights)
+    values = _signatures(texts, idf)
     found = [_alike(values, pairs) for pairs in _beside(values)]
     keys, first = np.unique(np.concatenate([keys for keys, _ in found]), return_index=True)
     common = np.concatenate([common for _, common in found])[first]
@@ -40,12 +40,12 @@ def neighbors(texts: Sequence[Words], weights: Weights) -> Iterator[tuple[int, i
     yield from zip(one[near].tolist(), two[near].tolist(), strict=True)
 
 
-def _signatures(texts: Sequence[Words], weights: Weights) -> Any:
+def _signatures(texts: Sequence[Words], idf: Idf) -> Any:
     """(texts, PERMUTATIONS) hashes: two texts share each with their Jaccard likeness as chance."""
     import numpy as np
     from datasketch import MinHash
 
-    pieces = _Pieces(weights)
+    pieces = _Pieces(idf)
     hashed = MinHash.generator(
         (pieces.of(text) for text in texts), num_perm=PERMUTATIONS, hashfunc=_same
     )
@@ -91,8 +91,8 @@ def _nearest(texts: Any, common: Any) -> Any:
 class _Pieces:
     """What is hashed: words, and the letter triples of words that say something."""
 
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
+    def __init__(self, idf: Idf) -> None:
+        self._weights = idf
         self._cache: dict[str, tuple[int, ...]] = {}
 
     def of(self, text: Words) -> list[int]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from ..data import HANGUL, RUN_ON_LETTERS, WORD_SIGNS
+
 MASKS = {
     "e-mail address": "[EMAIL]",
     "IBAN": "[IBAN]",
@@ -17,8 +19,8 @@ MASKS = {
 }
 NATIONAL_MASK = "[ID NUMBER]"
 
-# Scripts without spaces: their signs may stand right beside an address or a number.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+# Signs that may stand right beside an address or a number.
+_UNSPACED = WORD_SIGNS + RUN_ON_LETTERS + HANGUL
 _SIGN = rf"[^\W{_UNSPACED}]"
 _PART = rf"[^\W_{_UNSPACED}]"
 _EMAIL = re.compile(

@@ -1,14 +1,13 @@
 """The data audit: everything that is wrong with a set, row by row, and a copy without it."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..data import DataError, Problem
+from ..data import DataError, as_line, rows_of, write_jsonl
 from .answers import answer_findings
 from .duplicates import duplicate_findings
 from .findings import KINDS, REPEATS, Audit, Finding, Row, read_rows
@@ -44,6 +43,16 @@ class Cleaned:
                         for row, (kind, reason) in self.dropped.items()],
             "masked": [{"row": row, "reason": reason} for row, reason in self.masked.items()],
         }  # fmt: skip
+
+    def changes(self) -> list[dict[str, Any]]:
+        """What was done to each row that is not in the copy as it was, in their order."""
+        changes = {
+            row: {"row": row, "done": "dropped", "kind": kind, "reason": reason}
+            for row, (kind, reason) in self.dropped.items()
+        }
+        for row, reason in self.masked.items():
+            changes[row] = {"row": row, "done": "masked", "kind": "personal_data", "reason": reason}
+        return [changes[row] for row in sorted(changes)]
 
 
 def audit(
@@ -133,17 +142,19 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     dropped = _dropped(found)
     private = {finding.rows[0]: finding.reason for finding in found.of("personal_data")}
     masked = {row: reason for row, reason in private.items() if row not in dropped}
-    lines = []
-    for number, raw in _raw_rows(found.file):
-        if number not in dropped:
-            safe = _masked(raw) if number in masked else raw
-            lines.append(_line(safe))
-    if not lines:
-        raise KitError(f"Nothing would be left of {found.file}: every row has a finding. Look at "
-                       "the report before you clean.")  # fmt: skip
-    cleaned = Cleaned(output, log, len(lines), dropped, masked)
-    _write(output, lines)
-    _write(log, _log(cleaned))
+    rows = [
+        _masked(row) if number in masked else row
+        for number, row in rows_of(found.file, [])
+        if number not in dropped
+    ]
+    if not rows:
+        raise KitError(
+            f"Nothing would be left of {found.file}: every row has a finding. Look at the report "
+            "before you clean."
+        )
+    write_jsonl(rows, output)
+    cleaned = Cleaned(output, log, len(rows), dropped, masked)
+    write_jsonl(cleaned.changes(), log)
     return cleaned
 
 
@@ -162,16 +173,6 @@ def _dropped(found: Audit) -> dict[int, tuple[str, str]]:
         left = [row for row in finding.rows if row not in dropped] if finding.drop else []
         dropped |= dict.fromkeys(left[1:], (finding.kind, finding.reason))
     return dict(sorted(dropped.items()))
-
-
-def _line(row: Any) -> str:
-    """One row as JSON; half an emoji, which no file can hold, keeps its escape."""
-    text = json.dumps(row, ensure_ascii=False, default=str)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(row, default=str)
-    return text
 
 
 def check_output(data: Path, test: Path | None, *outputs: Path) -> None:
@@ -213,18 +214,11 @@ def check_copy(data: Path, test: Path | None, output: Path) -> Path:
     return log
 
 
-def _raw_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    from ..data import rows_of
-
-    problems: list[Problem] = []
-    yield from rows_of(path, problems)
-
-
 def _masked(value: Any) -> Any:
     """The row with personal data masked in every text in it."""
     if isinstance(value, str):
         turns = _turns(value)  # a CSV cell; masked as text it would be no JSON any more
-        return mask_personal_data(value) if turns is None else _line(_masked(turns))
+        return mask_personal_data(value) if turns is None else as_line(_masked(turns))
     if isinstance(value, dict):
         return {key: _masked(part) for key, part in value.items()}
     return [_masked(part) for part in value] if isinstance(value, list) else value
@@ -237,32 +231,3 @@ def _turns(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _log(cleaned: Cleaned) -> list[str]:
-    told = cleaned.as_json()
-    lines = [{"row": each["row"], "done": "dropped", "kind": each["kind"],
-              "reason": each["reason"]} for each in told["dropped"]]  # fmt: skip
-    lines += [{"row": each["row"], "done": "masked", "kind": "personal_data",
-               "reason": each["reason"]} for each in told["masked"]]  # fmt: skip
-    return [_line(line) for line in sorted(lines, key=_row_of)]
-
-
-def _row_of(line: dict[str, Any]) -> int:
-    return int(line["row"])
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with scratch.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise KitError(f"{path} could not be written: {reason}. Nothing was changed.") from problem
-    finally:
-        scratch.unlink(missing_ok=True)

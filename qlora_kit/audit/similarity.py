@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-_ALONE = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts without spaces: a sign is a word
+from rapidfuzz.distance import OSA
+
+from ..data import HANGUL, WORD_SIGNS
+
+_ALONE = WORD_SIGNS + HANGUL  # a syllable of Korean too: with another particle it is the same word
 # Vowel signs and accents that stand beside their letter, as in Devanagari; and its joiners.
 _MARKS = "\u200c\u200d" + "".join(
     chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M")
@@ -103,7 +106,7 @@ def layout(text: str) -> tuple[int, ...]:
     return tuple(len(line) - len(line.lstrip()) for line in lines)
 
 
-class Weights:
+class Idf:
     """How much each word says: the logarithm of how few texts use it (IDF).
 
     Args:
@@ -133,79 +136,71 @@ class Weights:
         return self.counts[word] <= max(1, self.total // 400)
 
 
-def likeness(one: Words, two: Words, weights: Weights) -> float:
+def likeness(one: Words, two: Words, idf: Idf) -> float:
     """The weighted share of words that two texts have in common, typing errors forgiven.
 
     Args:
         one, two: the texts.
-        weights: of the set that they are from.
+        idf: of the set that they are from.
 
     Returns:
         From 0 (no word in common) to 1 (the same words, in any order).
     """
-    shared, left, right = _compare(one, two, weights)
+    shared, left, right = _compare(one, two, idf)
     return shared / (shared + left + right) if shared else float(one.all == two.all)
 
 
-def exchange(one: Words, two: Words, weights: Weights) -> float:
+def exchange(one: Words, two: Words, idf: Idf) -> float:
     """The weighted share of words that stand in the place of others, not beside them.
 
     Args:
         one, two: the texts.
-        weights: of the set that they are from.
+        idf: of the set that they are from.
 
     Returns:
         From 0 (one text only adds to the other) to 0.5 (no word in common).
     """
-    shared, left, right = _compare(one, two, weights)
+    shared, left, right = _compare(one, two, idf)
     return min(left, right) / (shared + left + right) if left and right else 0.0
 
 
-def overlap(one: Words, two: Words, weights: Weights) -> float:
+def overlap(one: Words, two: Words, idf: Idf) -> float:
     """The weighted share of the shorter text's words that the other has too.
 
     Args:
         one, two: the texts.
-        weights: of the set that they are from.
+        idf: of the set that they are from.
     """
-    shared, left, right = _compare(one, two, weights)
+    shared, left, right = _compare(one, two, idf)
     return shared / (shared + min(left, right)) if shared else 0.0
 
 
-def _compare(one: Words, two: Words, weights: Weights) -> tuple[float, float, float]:
+def _compare(one: Words, two: Words, idf: Idf) -> tuple[float, float, float]:
     """The weights of what two texts share, of the rest of the first, and of the second."""
     common = one.all & two.all
     left, right = one.all - common, two.all - common
-    shared = sum(weights[word] for word in common)
+    shared = sum(idf[word] for word in common)
     for word in sorted(left) if left and right else ():
-        twin = next((other for other in sorted(right) if _typo(word, other, weights)), None)
+        twin = next((other for other in sorted(right) if _typo(word, other, idf)), None)
         if twin is not None:
-            shared += min(weights[word], weights[twin])
+            shared += min(idf[word], idf[twin])
             left, right = left - {word}, right - {twin}
-    return shared, sum(weights[word] for word in left), sum(weights[word] for word in right)
+    return shared, sum(idf[word] for word in left), sum(idf[word] for word in right)
 
 
-def _typo(one: str, two: str, weights: Weights) -> bool:
+def _typo(one: str, two: str, idf: Idf) -> bool:
     """Whether one letter more, less or other, or two swapped, makes one word of the other."""
     if abs(len(one) - len(two)) > 1 or one[0].isdigit() or two[0].isdigit():
         return False
     short = min(len(one), len(two))
-    if short < 2 or not (weights.rare(one) or weights.rare(two)):
+    if short < 2 or not (idf.rare(one) or idf.rare(two)):
         return False  # "left" and "lift" are both words that others use
     return _one_edit(one, two)
 
 
 def _one_edit(one: str, two: str) -> bool:
     """Whether one sign more, less or other, or two neighbors swapped, makes the other."""
-    short = min(len(one), len(two))
-    start = 0
-    while start < short and one[start] == two[start]:
-        start += 1
-    end = 0
-    while end < short - start and one[-1 - end] == two[-1 - end]:
-        end += 1
-    one, two = one[start : len(one) - end], two[start : len(two) - end]
-    return max(len(one), len(two)) <= 1 or (len(one) == 2 and one == two[::-1])
+    return OSA.distance(one, two, score_cutoff=1) <= 1
 
 
 def same_numbers(one: Words, two: Words) -> bool:
@@ -259,25 +254,19 @@ def reordered(one: Words, two: Words) -> str:
     return "exchanged" if swapped else "moved"
 
 
-def components(size: int, pairs: Iterable[tuple[Any, Any]]) -> list[list[int]]:
-    """Groups of what is connected, directly or through others; the lonely are left out.
+def components(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of what is connected, directly or through others.
 
     Args:
-        size: how many things there are.
-        pairs: which of them are connected.
+        pairs: what is connected.
+
+    Returns:
+        The groups, in the order of their least members, each in order.
     """
-    parent = list(range(size))
+    from scipy.cluster.hierarchy import DisjointSet
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for one, two in pairs:
-        low, high = sorted((root(one), root(two)))
-        parent[high] = low
-    groups: dict[int, list[int]] = {}
-    for index in range(size):
-        groups.setdefault(root(index), []).append(index)
-    return [group for group in groups.values() if len(group) > 1]
+    edges = list(pairs)
+    groups = DisjointSet(sorted({each for edge in edges for each in edge}))
+    for one, two in edges:
+        groups.merge(one, two)
+    return [sorted(group) for group in groups.subsets()]

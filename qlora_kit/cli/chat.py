@@ -15,20 +15,21 @@ def chat(
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
     base: Annotated[bool, typer.Option(help="Talk to the base model instead.")] = False,
     model: Annotated[str | None, typer.Option(help="Of a server: the adapter's name.")] = None,
-    api_key: Annotated[str | None, typer.Option(
-        help="That a server wants.", envvar="QLORA_KIT_API_KEY")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="That a server wants.", envvar="QLORA_KIT_API_KEY")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Where an answer is cut.", min=1)] = 200,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Talk to a tuned model; an empty line or Ctrl-D ends it."""
-    from ..serve import converse, open_talk
+    from ..serve import converse, open_session
 
     if prompt is not None and not prompt.strip():
         raise KitError("The prompt is empty.")
-    talk = open_talk(run, system, base, max_new_tokens, model, api_key)
-    if prompt is None:
-        converse(talk)
-        return
-    answer = talk.ask(prompt)
-    print(json.dumps({"prompt": prompt, "answer": answer.text, "stopped": answer.stopped},
-                     ensure_ascii=False) if as_json else answer.text)  # fmt: skip
+    with open_session(run, system, base, max_new_tokens, model, api_key) as session:
+        if prompt is None:
+            converse(session)
+            return
+        answer = session.ask(prompt)
+    record = {"prompt": prompt, "answer": answer.text, "stopped": answer.stopped}
+    print(json.dumps(record, ensure_ascii=False) if as_json else answer.text)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, console
 
 course_app = typer.Typer(
     no_args_is_help=True,
@@ -32,15 +32,19 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run notebooks in fresh kernels; what the folder already passed is kept."""
-    from rich.console import Console
-
     from ..course import run_course, selected
 
     folder = out or Path("runs") / f"course-{profile}"
-    console = None if as_json else Console()
     try:
         done = run_course(
-            numbers or [], profile, folder, notebooks, timeout, fresh, baselines, console
+            numbers or [],
+            profile,
+            folder,
+            notebooks,
+            timeout,
+            fresh,
+            baselines,
+            console=None if as_json else console(),
         )
     except KeyboardInterrupt:
         typer.echo("Stopped. What is done is kept: the same command goes on.", err=True)
@@ -64,24 +68,25 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Show which claims, metrics and versions moved; exit code 1 when a claim turned false."""
-    from ..course import compare as find
-    from ..course import read_baseline, read_run
+    from ..course import compare_runs, read_baseline, read_run
 
     old, new = read_run(before), read_run(after)
-    found = find(old, new, read_baseline(baselines / f"{new.profile}.json"))
+    comparison = compare_runs(old, new, read_baseline(baselines / f"{new.profile}.json"))
     if as_json:
-        told = {"worse": found.worse, "profiles": [old.profile, new.profile], **asdict(found)}
-        print(json.dumps(told, indent=1, ensure_ascii=False))
+        head = {"worse": comparison.worse, "profiles": [old.profile, new.profile]}
+        print(json.dumps(head | asdict(comparison), indent=1, ensure_ascii=False))
     else:
         if old.profile != new.profile:
             print(f"profile: {old.profile} -> {new.profile}")
-        for move in found.moves:
+        for move in comparison.moves:
             print(move)
-        for name in (*found.only_before, *found.only_after):
-            print(f"notebook {name}: only {'before' if name in found.only_before else 'after'}")
-        print("\n".join(["For information:", *map(str, found.usage)]))
-        print("A claim or a notebook got worse." if found.worse else "No claim turned false.")
-    if found.worse:
+        for name in comparison.only_before:
+            print(f"notebook {name}: only before")
+        for name in comparison.only_after:
+            print(f"notebook {name}: only after")
+        print("\n".join(["For information:", *map(str, comparison.usage)]))
+        print("A claim or a notebook got worse." if comparison.worse else "No claim turned false.")
+    if comparison.worse:
         raise typer.Exit(1)
 
 
@@ -92,7 +97,7 @@ def baseline(
     yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
 ) -> None:
     """Take a run's metrics as the baseline of its profile, after showing what changes."""
-    from ..course import difference, read_baseline, read_run, updated_baseline, write_baseline
+    from ..course import baseline_changes, read_baseline, read_run, updated_baseline, write_baseline
 
     done = read_run(run)
     path = baselines / f"{done.profile}.json"
@@ -101,7 +106,7 @@ def baseline(
     for name, result in done.notebooks.items():
         if not result.passed:
             print(f"{name}: left out, {result.status}")
-    lines = difference(old, new)
+    lines = baseline_changes(old, new)
     print("\n".join(lines) or f"{path} stays as it is.")
     if lines and (yes or typer.confirm(f"Write {path}?")):
         write_baseline(new, path)

@@ -20,12 +20,12 @@ def tasks(
     """Score a tuned model on lm-evaluation-harness's tasks, or on your own."""
     from contextlib import nullcontext
 
-    from ..engine import ready
+    from ..engine import fast_generation
     from ..evaluate import run_tasks
     from ..runs import as_base, load_run
 
     model, tokenizer = load_run(run)
-    with ready(model), as_base(model) if base else nullcontext():
+    with fast_generation(model), as_base(model) if base else nullcontext():
         scores = run_tasks(model, tokenizer, names, folder, limit)
     if as_json:
         print(json.dumps([vars(score) for score in scores]))

@@ -28,13 +28,14 @@ def pack(
     notebooks: Notebooks = _NOTEBOOKS,
 ) -> None:
     """Make a folder from which the course installs without a network."""
-    from ..course import pack as make
-    from ..course import targets_of
+    from ..course import pack_folder, targets_of
 
     targets = targets_of(platform or [], python or [])
     print(f"Packing for {', '.join(map(str, targets))}; some minutes each ...")
-    done = make(out, Path(), notebooks, targets)
-    print(f"{done.wheels} wheels, {done.size_gb:.1f} GB. Hand out {out}: START.md says the rest.")
+    packed = pack_folder(out, Path(), notebooks, targets)
+    print(
+        f"{packed.wheels} wheels, {packed.size_gb:.1f} GB. Hand out {out}: START.md says the rest."
+    )
 
 
 @workshop_app.command(epilog="Example: qlora-kit workshop students --out notebooks-for-students")
@@ -54,21 +55,21 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say in under a minute whether this machine is ready, or what to do."""
-    from ..course import check_machine, verdict
+    from ..course import check_machine, readiness_line
 
     began = time.perf_counter()
     checks = check_machine(folder)
-    said, seconds = verdict(checks), time.perf_counter() - began
+    verdict, seconds = readiness_line(checks), time.perf_counter() - began
     if as_json:
-        told = {"verdict": said, "seconds": seconds, "checks": [asdict(one) for one in checks]}
-        print(json.dumps(told, indent=1, ensure_ascii=False))
+        record = {"verdict": verdict, "seconds": seconds, "checks": list(map(asdict, checks))}
+        print(json.dumps(record, indent=1, ensure_ascii=False))
     else:
         for one in checks:
             print(f"{one.status:<5} {one.name:<13} {one.detail}")
             if one.fix:
                 print(f"{'':<19} what to do: {one.fix}")
-        print(f"\n{said} ({seconds:.0f} s)")
-    if said != "ready":
+        print(f"\n{verdict} ({seconds:.0f} s)")
+    if verdict != "ready":
         raise typer.Exit(1)
 
 

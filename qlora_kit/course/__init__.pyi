@@ -1,5 +1,5 @@
-from .baselines import compare as compare
-from .baselines import difference as difference
+from .baselines import baseline_changes as baseline_changes
+from .baselines import compare_runs as compare_runs
 from .baselines import read_baseline as read_baseline
 from .baselines import updated_baseline as updated_baseline
 from .baselines import write_baseline as write_baseline
@@ -15,10 +15,10 @@ from .results import read_run as read_run
 from .runner import run_course as run_course
 from .runner import selected as selected
 from .site import build_site as build_site
-from .workshop.folder import pack as pack
+from .workshop.folder import pack_folder as pack_folder
 from .workshop.folder import student_edition as student_edition
 from .workshop.readiness import check_machine as check_machine
-from .workshop.readiness import verdict as verdict
+from .workshop.readiness import readiness_line as readiness_line
 from .workshop.results import read_room as read_room
 from .workshop.results import save_room as save_room
 from .workshop.results import share_results as share_results

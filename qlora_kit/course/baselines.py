@@ -8,15 +8,18 @@ value ± band. Times, speeds and what else the machine decides are told and neve
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import KitError
+from ..machine import write_text
 from .lessons.claims import Metric, short
 from .results import CourseRun, NotebookResult
 
-TOLERANCE = 0.05  # of the value, where no band is given
+TOLERANCE = 0.05  # of the value, where no band is given; chosen by hand
 _TIMING = re.compile(
     r"([mµu]?s|min|h|seconds?|minutes?|hours?)|.*(/\s?s|(a|per) (second|minute|hour))"
 )
@@ -43,26 +46,39 @@ class Expected:
 
 
 Baseline = dict[str, dict[str, Expected]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MetricResult:
     """One metric against its baseline.
 
-    word: "in band", "out of band", "other unit", "missing" (expected, not measured), "new"
+    status: "in band", "out of band", "other unit", "missing" (expected, not measured), "new"
         (measured, not expected) or "machine" (told, not judged).
     """
 
     notebook: str
-    metric: str
-    word: str
+    name: str
     measured: Metric | None
     expected: Expected | None
 
     @property
+    def status(self) -> str:
+        """How the measured number stands to the expected one, in a word or two."""
+        if self.measured is None:
+            return "missing"
+        if is_machines(self.measured):
+            return "machine"
+        if self.expected is None:
+            return "new"
+        if self.measured.unit != self.expected.unit:
+            return "other unit"
+        return "in band" if self.expected.holds(self.measured.value) else "out of band"
+
+    @property
     def failed(self) -> bool:
         """Whether a regression test must fail on it."""
-        return self.word in ("out of band", "other unit", "missing")
+        return self.status in ("out of band", "other unit", "missing")
 
 
 @dataclass(frozen=True)
@@ -81,13 +97,9 @@ class Move:
     worse: bool = False
 
     def __str__(self) -> str:
-        place = " ".join(filter(None, [self.notebook, self.name]))
-        change = (
-            f"appeared: {self.after}" if self.before is None
-            else f"vanished: {self.before}" if self.after is None
-            else f"{self.before} -> {self.after}"
-        )  # fmt: skip
-        return f"{self.kind} {place}: {change}" + (" (WORSE)" if self.worse else "")
+        place = " ".join(filter(None, [self.kind, self.notebook, self.name]))
+        change = _change(self.before, self.after, "appeared", "vanished")
+        return f"{place}: {change}" + (" (WORSE)" if self.worse else "")
 
 
 @dataclass(frozen=True)
@@ -131,21 +143,21 @@ def is_machines(metric: Metric) -> bool:
     return metric.machine or _TIMING.fullmatch(metric.unit.strip().lower()) is not None
 
 
-def compare(before: CourseRun, after: CourseRun, baseline: Baseline | None = None) -> Comparison:
+def compare_runs(
+    before: CourseRun, after: CourseRun, baseline: Baseline | None = None
+) -> Comparison:
     """Find what moved between two runs of the course.
 
     Args:
         before, after: the two runs.
         baseline: whose bands count; without it a metric has moved beyond 5 % of its value.
     """
-    moves = [
-        Move("version", "", name, before.versions.get(name), after.versions.get(name))
-        for name in sorted({*before.versions, *after.versions})
-        if before.versions.get(name) != after.versions.get(name)
-    ]
+    versions = sorted(_pairs(before.versions, after.versions), key=itemgetter(0))
+    moves = [Move("version", "", name, a, b) for name, a, b in versions if a != b]
     usage = []
-    for name in (name for name in before.notebooks if name in after.notebooks):
-        old, new = before.notebooks[name], after.notebooks[name]
+    for name, old, new in _pairs(before.notebooks, after.notebooks):
+        if old is None or new is None:
+            continue
         if old.status != new.status:
             moves.append(Move("status", name, "", old.status, new.status, worse=old.passed))
         moves += _claim_moves(name, old, new)
@@ -159,16 +171,26 @@ def compare(before: CourseRun, after: CourseRun, baseline: Baseline | None = Non
     )
 
 
+def _pairs(old: Mapping[str, T], new: Mapping[str, T]) -> list[tuple[str, T | None, T | None]]:
+    """What two mappings hold under each name that one of them has."""
+    return [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+
+
+def _change(before: object, after: object, came: str, went: str) -> str:
+    """What became of a thing that was not there before, or is not there now, where it is None."""
+    if before is None:
+        return f"{came}: {after}"
+    return f"{went}: {before}" if after is None else f"{before} -> {after}"
+
+
 def _claim_moves(notebook: str, old: NotebookResult, new: NotebookResult) -> list[Move]:
-    before, after = ({c.name: c for c in result.claims} for result in (old, new))
-    moves = []
-    for name in {**before, **after}:
-        a, b = before.get(name), after.get(name)
-        if a is None or b is None or a.held != b.held:
-            told = [None if c is None else "held" if c.held else "false" for c in (a, b)]
-            worse = b is not None and not b.held
-            moves.append(Move("claim", notebook, name, told[0], told[1], worse))
-    return moves
+    before, after = ({c.name: c.held for c in result.claims} for result in (old, new))
+    words = {True: "held", False: "false", None: None}
+    return [
+        Move("claim", notebook, name, words[a], words[b], worse=b is False)
+        for name, a, b in _pairs(before, after)
+        if a != b
+    ]
 
 
 def _metric_moves(
@@ -176,45 +198,37 @@ def _metric_moves(
 ) -> list[Move]:
     before, after = ({m.name: m for m in result.metrics} for result in (old, new))
     moves = []
-    for name in {**before, **after}:
-        a, b = before.get(name), after.get(name)
+    for name, a, b in _pairs(before, after):
         if a and b and a.unit == b.unit:
-            known = bands.get(name)
-            band = known.band if known and known.unit == a.unit else TOLERANCE * abs(a.value)
+            band = _chosen_band(bands.get(name), a, TOLERANCE * abs(a.value))
             if is_machines(b) or Expected(a.value, a.unit, band).holds(b.value):
                 continue
-        told = [f"{short(m.value)} {m.unit}".rstrip() if m else None for m in (a, b)]
-        moves.append(Move("metric", notebook, name, told[0], told[1]))
+        old_amount, new_amount = (metric.amount if metric else None for metric in (a, b))
+        moves.append(Move("metric", notebook, name, old_amount, new_amount))
     return moves
 
 
-def against_baseline(run: CourseRun, baseline: Baseline) -> list[Verdict]:
+def _chosen_band(expected: Expected | None, metric: Metric, usual: float) -> float:
+    """The band that somebody chose for a metric in this unit, or the usual one."""
+    return expected.band if expected and expected.unit == metric.unit else usual
+
+
+def against_baseline(run: CourseRun, baseline: Baseline) -> list[MetricResult]:
     """Hold every metric of a run against its baseline.
 
     Args:
         run: only its notebooks are looked at.
         baseline: from `read_baseline`.
     """
-    verdicts = []
+    results = []
     for notebook, result in run.notebooks.items():
         measured = {metric.name: metric for metric in result.metrics}
         expected = baseline.get(notebook, {})
-        for name in {**expected, **measured}:
-            got, want = measured.get(name), expected.get(name)
-            verdicts.append(Verdict(notebook, name, _word(got, want), got, want))
-    return verdicts
-
-
-def _word(got: Metric | None, want: Expected | None) -> str:
-    if got is None:
-        return "missing"
-    if is_machines(got):
-        return "machine"
-    if want is None:
-        return "new"
-    if got.unit != want.unit:
-        return "other unit"
-    return "in band" if want.holds(got.value) else "out of band"
+        results += [
+            MetricResult(notebook, name, measured.get(name), expected.get(name))
+            for name in {**expected, **measured}
+        ]
+    return results
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -242,13 +256,13 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def _expected(entry: Any) -> Expected:
-    found = Expected(**entry)
-    for number in (found.value, found.band):
+    expected = Expected(**entry)
+    for number in (expected.value, expected.band):
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise TypeError(f"{number!r} is not a number")
-    if not math.isfinite(found.value) or not found.band >= 0:
-        raise ValueError(f"{found} is no band")
-    return found
+    if not math.isfinite(expected.value) or not expected.band >= 0:
+        raise ValueError(f"{expected} is no band")
+    return expected
 
 
 def write_baseline(baseline: Baseline, path: Path) -> None:
@@ -263,8 +277,7 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
         for notebook, metrics in sorted(baseline.items())
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def updated_baseline(run: CourseRun, old: Baseline) -> Baseline:
@@ -276,36 +289,33 @@ def updated_baseline(run: CourseRun, old: Baseline) -> Baseline:
     """
     new = dict(old)
     for notebook, result in run.notebooks.items():
-        if not result.passed:
-            continue
-        metrics: dict[str, Expected] = {}
-        for metric in result.metrics:
-            if is_machines(metric):
-                continue
-            known = old.get(notebook, {}).get(metric.name)
-            band = known.band if known and known.unit == metric.unit else _usual_band(metric.value)
-            value = float(f"{metric.value:.6g}")
-            metrics[metric.name] = Expected(value, metric.unit, band)
-        new[notebook] = metrics
+        if result.passed:
+            bands = old.get(notebook, {})
+            new[notebook] = {
+                metric.name: _renewed(metric, bands.get(metric.name))
+                for metric in result.metrics
+                if not is_machines(metric)
+            }
     return new
 
 
-def difference(old: Baseline, new: Baseline) -> list[str]:
+def _renewed(metric: Metric, expected: Expected | None) -> Expected:
+    usual = float(f"{TOLERANCE * abs(metric.value):.2g}") or TOLERANCE
+    value = float(f"{metric.value:.6g}")
+    return Expected(value, metric.unit, _chosen_band(expected, metric, usual))
+
+
+def baseline_changes(old: Baseline, new: Baseline) -> list[str]:
     """What changes from one baseline to another, a line each.
 
     Args:
         old, new: the two baselines.
     """
-    lines = []
-    for notebook in sorted({**old, **new}):
-        before, after = old.get(notebook, {}), new.get(notebook, {})
-        for name in sorted({**before, **after}):
-            a, b = before.get(name), after.get(name)
-            if a != b:
-                change = f"new: {b}" if a is None else f"gone: {a}" if b is None else f"{a} -> {b}"
-                lines.append(f"{notebook} {name}: {change}")
-    return lines
-
-
-def _usual_band(value: float) -> float:
-    return float(f"{TOLERANCE * abs(value):.2g}") or TOLERANCE
+    return [
+        f"{notebook} {name}: {_change(a, b, 'new', 'gone')}"
+        for notebook in sorted({**old, **new})
+        for name, a, b in sorted(
+            _pairs(old.get(notebook, {}), new.get(notebook, {})), key=itemgetter(0)
+        )
+        if a != b
+    ]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
+from .notebooks import read_notebook, write_notebook
 from .results import CourseRun
 
 COLUMNS = ("CPU", "T4", "H200")
@@ -26,8 +27,6 @@ def stamp_cards(run: CourseRun, notebooks: Path) -> list[str]:
     Raises:
         KitError: another profile, a machine without a column, or a card that is not there.
     """
-    import nbformat
-
     if run.profile != "laptop":
         raise KitError(
             f"Cards tell readers what to expect, so they take a run in profile laptop, not "
@@ -39,11 +38,11 @@ def stamp_cards(run: CourseRun, notebooks: Path) -> list[str]:
         path = notebooks / f"{name}.ipynb"
         if not result.passed or not path.exists():
             continue
-        notebook = nbformat.read(path, as_version=4)
-        told = {"minutes": f"{result.minutes:.1f}", "memory (GB)": f"{result.peak_rss_gb:.1f}"}
-        if _stamp(notebook.cells[0], told, column, path):
-            nbformat.write(notebook, path)
-            changed.append(f"{name}: {told['minutes']} minutes, {told['memory (GB)']} GB")
+        notebook = read_notebook(path)
+        minutes, memory = f"{result.minutes:.1f}", f"{result.peak_rss_gb:.1f}"
+        if _stamp(notebook.cells[0], {"minutes": minutes, "memory (GB)": memory}, column, path):
+            write_notebook(notebook, path)
+            changed.append(f"{name}: {minutes} minutes, {memory} GB")
     _stamp_map(run, column, notebooks / f"{_MAP}.ipynb")
     return changed
 
@@ -57,27 +56,24 @@ def _column(machine: str) -> str:
     raise KitError(f"The cards have columns for {', '.join(COLUMNS)}; this run's was {machine}.")
 
 
-def _stamp(cell: Any, told: dict[str, str], column: str, path: Path) -> bool:
+def _stamp(cell: Any, values: dict[str, str], column: str, path: Path) -> bool:
     lines = cell.source.split("\n")
-    before = list(lines)
-    for row, value in told.items():
-        found = [i for i, line in enumerate(lines) if line.startswith(f"| {row} |")]
-        if not found:
+    for row, value in values.items():
+        index = next((i for i, line in enumerate(lines) if line.startswith(f"| {row} |")), None)
+        if index is None:
             raise KitError(f"{path}: the card in the first cell has no row '{row}'.")
-        cells = lines[found[0]].split("|")
+        cells = lines[index].split("|")
         cells[2 + COLUMNS.index(column)] = f" {value} "
-        lines[found[0]] = "|".join(cells)
-    cell.source = "\n".join(lines)
-    return lines != before
+        lines[index] = "|".join(cells)
+    before, cell.source = cell.source, "\n".join(lines)
+    return cell.source != before
 
 
 def _stamp_map(run: CourseRun, column: str, path: Path) -> None:
     """The last column of the map in lesson 00; measured on a CPU, as most readers have."""
-    import nbformat
-
     if column != "CPU" or not path.exists():
         return
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     for cell in notebook.cells:
         if cell.cell_type != "markdown" or not cell.source.startswith("## The map"):
             continue
@@ -85,4 +81,4 @@ def _stamp_map(run: CourseRun, column: str, path: Path) -> None:
             pattern = rf"^(\| [^|]*{name}\.ipynb[^|]*\|[^|]*\|)[^|]*\|$"
             row = rf"\g<1> {max(1, round(result.minutes))} |"
             cell.source = re.sub(pattern, row, cell.source, flags=re.MULTILINE)
-    nbformat.write(notebook, path)
+    write_notebook(notebook, path)

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
+from ..machine import write_text
 
 _NUMBERED = re.compile(r"\d\d_\w+")
 _OPEN = object()  # the default of a parameter that is not a literal
@@ -24,24 +26,32 @@ def find_notebooks(folder: Path, numbers: Sequence[str] = ()) -> list[Path]:
     Raises:
         KitError: the folder holds none, or not the one that was asked for.
     """
-    found = {
-        path.stem: path for path in sorted(folder.glob("*.ipynb")) if _NUMBERED.fullmatch(path.stem)
-    }
-    if not found:
+    paths = [path for path in sorted(folder.glob("*.ipynb")) if _NUMBERED.fullmatch(path.stem)]
+    if not paths:
         raise KitError(
             f"There are no notebooks named NN_topic.ipynb in {folder}. "
             "Run this at the top of the repository, or give their folder with --notebooks."
         )
-    if not numbers:
-        return list(found.values())
-    wanted = set()
-    for number in numbers:
-        start = f"{number.removesuffix('.ipynb'):0>2}"
-        match = [stem for stem in found if start in (stem, stem[:2])]
-        if not match:
-            raise KitError(f"There is no notebook {number!r} in {folder}. {known(number, found)}")
-        wanted.update(match)
-    return [path for stem, path in found.items() if stem in wanted]
+    return select_notebooks(paths, numbers)
+
+
+def select_notebooks(paths: Sequence[Path], numbers: Sequence[str]) -> list[Path]:
+    """Those of the course's notebooks that were asked for, in order.
+
+    Args:
+        paths: all notebooks, from `find_notebooks`.
+        numbers: which ones, as "3", "03" or "03_qlora"; none means all.
+
+    Raises:
+        KitError: there is none of a number.
+    """
+    starts = {number: f"{number.removesuffix('.ipynb'):0>2}" for number in numbers}
+    names = {path: (path.stem, path.stem[:2]) for path in paths}
+    for number, start in starts.items():
+        if not any(start in name for name in names.values()):
+            options = known(number, [path.stem for path in paths])
+            raise KitError(f"There is no notebook {number!r} in {paths[0].parent}. {options}")
+    return [path for path in paths if not numbers or set(names[path]) & set(starts.values())]
 
 
 def parameters_of(path: Path) -> dict[str, Any]:
@@ -65,13 +75,13 @@ def parameters_of(path: Path) -> dict[str, Any]:
         body = ast.parse(cells[0].source).body
     except SyntaxError as problem:
         raise KitError(f"{path}: the cell tagged 'parameters' is not Python: {problem}") from None
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for node in body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets:
             if isinstance(target, ast.Name):
-                found[target.id] = _literal(getattr(node, "value", None))
-    return found
+                defaults[target.id] = _literal(getattr(node, "value", None))
+    return defaults
 
 
 def read_notebook(path: Path) -> Any:
@@ -91,7 +101,19 @@ def read_notebook(path: Path) -> Any:
         raise KitError(f"{path} cannot be read as a notebook: {problem}") from problem
 
 
-def fingerprint(path: Path, parameters: dict[str, Any], versions: dict[str, str]) -> str:
+def write_notebook(notebook: Any, path: Path) -> None:
+    """Write a notebook so that nobody ever finds half of it.
+
+    Args:
+        notebook: from `read_notebook`.
+        path: the .ipynb file.
+    """
+    import nbformat
+
+    write_text(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+
+
+def inputs_hash(path: Path, parameters: dict[str, Any], versions: dict[str, str]) -> str:
     """A hash of all that a notebook's results depend on; its outputs are not in it.
 
     Args:
@@ -99,11 +121,9 @@ def fingerprint(path: Path, parameters: dict[str, Any], versions: dict[str, str]
         parameters: what the profile gives it.
         versions: of the packages that it runs on.
     """
-    import hashlib
-
     cells = [(cell.cell_type, cell.source, _tags(cell)) for cell in read_notebook(path).cells]
-    told = json.dumps([cells, parameters, versions], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    inputs = json.dumps([cells, parameters, versions], sort_keys=True)
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def _literal(node: ast.expr | None) -> Any:

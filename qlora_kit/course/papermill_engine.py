@@ -6,6 +6,7 @@ kernel died and of what.
 """
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import papermill
 import psutil
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -27,16 +27,17 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import remove_error_markers
-from traitlets import default
 
 from ..machine import GB, main_memory
 from .lessons.claims import COURSE_VARIABLE
+from .notebooks import read_notebook, write_notebook
 from .results import kit_environment
 
 _ENGINE = "qlora-kit"
 _LOG = logging.getLogger(__name__)  # nbclient tells it what the outcome says better
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False
+# Chosen by hand: what a busy machine takes at most, and what finds a peak without being one.
 _START_SECONDS, _OUTPUT_SECONDS, _SAMPLE_SECONDS = 120, 60, 0.25
 
 
@@ -98,13 +99,23 @@ def execute(
     progress.status, progress.began = "running", time.perf_counter()
     try:
         papermill.execute_notebook(
-            _verbatim(source), _verbatim(target), parameters, engine_name=_ENGINE,
-            kernel_name="python3", language="python", progress_bar=False,
-            watch=watch, scratch=scratch, cell_timeout=timeout,
-        )  # fmt: skip
+            _verbatim(source),
+            _verbatim(target),
+            parameters,
+            engine_name=_ENGINE,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            watch=watch,
+            scratch=scratch,
+            cell_timeout=timeout,
+        )
     except PapermillExecutionError:
         if watch.error is None:  # a cell tagged raises-exception: papermill objects all the same
-            _remove_banner(target)
+            write_notebook(remove_error_markers(read_notebook(target)), target)
+    except KeyboardInterrupt:
+        progress.status = "interrupted"
+        raise
     except DeadKernelError:
         return _killed(watch)
     except CellTimeoutError as problem:
@@ -194,38 +205,39 @@ class _ThisPython(KernelSpecManager):
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
 
-class _KernelManager(AsyncKernelManager):
-    @default("kernel_spec_manager")
-    def _kernel_spec_manager_default(self) -> KernelSpecManager:
-        return _ThisPython()
-
-
 class _KitEngine(Engine):
     """Papermill's engine with our kernel, its folder and streams, and a watch on it."""
 
     @classmethod
-    def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, watch: _Watch, scratch: Path, cell_timeout: int,
-        **ignored: Any,
-    ) -> None:  # fmt: skip
-        told = nb_man.nb.metadata.papermill  # an executed notebook may be published
-        told.update({key: Path(told[key]).name for key in ("input_path", "output_path")})
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
+        """Run the cells; options: papermill's, and watch, scratch and cell_timeout from us."""
+        watch, scratch = options["watch"], options["scratch"]
+        paths = nb_man.nb.metadata.papermill  # an executed notebook may be published
+        paths.update({key: Path(paths[key]).name for key in ("input_path", "output_path")})
         code = [cell for cell in nb_man.nb.cells if cell.cell_type == "code"]
         watch.progress.cells = sum(bool(cell.source.strip()) for cell in code)
-        client: Any = PapermillNotebookClient(
-            nb_man, kernel_name=kernel_name, kernel_manager_class=_KernelManager, log=_LOG,
-            timeout=cell_timeout, startup_timeout=_START_SECONDS, iopub_timeout=_OUTPUT_SECONDS,
-            on_notebook_start=lambda notebook: watch.started(client.km.provisioner),
-            on_cell_execute=watch.cell_executes, on_cell_error=watch.cell_failed,
+        manager = AsyncKernelManager(
+            kernel_name=kernel_name, kernel_spec_manager=_ThisPython(), log=_LOG
+        )
+        client = PapermillNotebookClient(
+            nb_man,
+            km=manager,
+            log=_LOG,
+            timeout=options["cell_timeout"],
             coalesce_streams=True,  # what is printed in pieces is one text, in pages too
-        )  # fmt: skip
+            startup_timeout=_START_SECONDS,
+            iopub_timeout=_OUTPUT_SECONDS,
+            on_notebook_start=lambda notebook: watch.started(manager.provisioner),
+            on_cell_execute=watch.cell_executes,
+            on_cell_error=watch.cell_failed,
+        )
         environ = kit_environment()
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook
         environ[COURSE_VARIABLE] = "1"
         with open(scratch / "kernel.log", "wb") as log:
             try:
-                client.execute(cwd=str(scratch), env=environ, stdin=subprocess.DEVNULL,
-                               stdout=log, stderr=log)  # fmt: skip
+                streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+                client.execute(cleanup_kc=True, cwd=str(scratch), env=environ, **streams)
             except (DeadKernelError, CellTimeoutError, KeyboardInterrupt) as problem:
                 _mark_unfinished(nb_man, problem)
                 raise
@@ -241,16 +253,16 @@ def _mark_unfinished(nb_man: Any, problem: BaseException) -> None:
 
 def _killed(watch: _Watch) -> Outcome:
     peak = watch.progress.peak_gb
-    told = f"its peak was {peak:.1f} GB, and {watch.free_gb:.1f} GB were free when it began"
+    memory = f"its peak was {peak:.1f} GB, and {watch.free_gb:.1f} GB were free when it began"
     if oom_kills() > watch.oom_kills or peak > 0.85 * watch.free_gb:
-        return Outcome("killed", f"{watch.where}: killed, probably for memory: {told}")
+        return Outcome("killed", f"{watch.where}: killed, probably for memory: {memory}")
     process = getattr(watch.provisioner, "process", None)
     code = process.poll() if process is not None else None
     how = ""
     if code is not None and code < 0:
         with suppress(ValueError):
             how = f" of {signal.Signals(-code).name}"
-    return Outcome("killed", f"{watch.where}: the kernel died{how}; {told}")
+    return Outcome("killed", f"{watch.where}: the kernel died{how}; {memory}")
 
 
 def oom_kills(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -263,26 +275,19 @@ def oom_kills(cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
     Returns:
         The count since the group was made; 0 where there are no control groups.
     """
-    files = [cgroup / "memory.events", cgroup / "memory" / "memory.oom_control"]
+    groups = [""]
     with suppress(OSError):
         for line in own.read_text().splitlines():
             _, kinds, path = line.split(":", 2)
-            if kinds == "":
-                files.insert(0, cgroup / path.strip("/") / "memory.events")
-            elif "memory" in kinds.split(","):
-                files.insert(0, cgroup / "memory" / path.strip("/") / "memory.oom_control")
-    for file in files:
-        with suppress(OSError):
-            for line in file.read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
+            if not kinds or "memory" in kinds.split(","):
+                groups.insert(0, path.strip("/"))
+    for group in groups:
+        version_2 = cgroup / group / "memory.events"
+        for file in (version_2, cgroup / "memory" / group / "memory.oom_control"):
+            with suppress(OSError):
+                if match := re.search(r"^oom_kill (\d+)$", file.read_text(), re.MULTILINE):
+                    return int(match[1])
     return 0
-
-
-def _remove_banner(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.write(remove_error_markers(notebook), path)
 
 
 def _verbatim(path: Path) -> str:

@@ -6,36 +6,31 @@ have, and a typing error would go unseen; here it stops the run before it begins
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from .. import KitError
 from .notebooks import find_notebooks, known, parameters_of
 
-
-@dataclass(frozen=True)
-class Profile:
-    """A profile: its name, and each notebook's parameters where they differ from its own."""
-
-    name: str
-    parameters: dict[str, dict[str, Any]]
-
-    def of(self, notebook: str) -> dict[str, Any]:
-        """The parameters for one notebook.
-
-        Args:
-            notebook: its name without the ending, such as "03_qlora".
-        """
-        return self.parameters.get(notebook, {})
+_KINDS: dict[str, type | UnionType] = {
+    "true or false": bool,  # before the numbers, which it is one of for Python
+    "a number": int | float,
+    "text": str,
+    "a list": list | tuple,
+    "a mapping": dict,
+}
 
 
-def read_profile(name: str, notebooks: Path) -> Profile:
+def read_profile(name: str, notebooks: Path) -> dict[str, dict[str, Any]]:
     """Read a profile and check it against the notebooks.
 
     Args:
         name: such as "smoke"; the file is `notebooks/profiles/<name>.yaml`.
         notebooks: the folder of the course's notebooks.
+
+    Returns:
+        Each notebook's parameters where they differ from its own.
 
     Raises:
         KitError: there is no such profile, it is not readable, or it names a notebook or a
@@ -61,7 +56,7 @@ def read_profile(name: str, notebooks: Path) -> Profile:
         if parameters is not None and not isinstance(parameters, dict):
             raise KitError(f"{path}: {stem} must map parameters to values, or be {{}}.")
         _check_parameters(parameters or {}, files[stem], path)
-    return Profile(name, {stem: dict(values or {}) for stem, values in content.items()})
+    return {stem: dict(content.get(stem) or {}) for stem in files}
 
 
 def _check_parameters(parameters: dict[str, Any], notebook: Path, profile: Path) -> None:
@@ -77,19 +72,15 @@ def _check_parameters(parameters: dict[str, Any], notebook: Path, profile: Path)
             json.dumps(value)
         except TypeError:
             raise KitError(f"{where}: {name} is {value!r}, which no cell can hold.") from None
-        given, expected = _kind(value), _kind(own[name])
-        if given and expected and given != expected:
-            hint = " YAML reads 2e-4 as text: write 2.0e-4." if given == "text" else ""
+        kind, expected = _kind(value), _kind(own[name])
+        if kind and expected and kind != expected:
+            hint = " YAML reads 2e-4 as text: write 2.0e-4." if kind == "text" else ""
             raise KitError(
-                f"{where}: {name} is {given}, {value!r}, where the notebook has {expected}, "
+                f"{where}: {name} is {kind}, {value!r}, where the notebook has {expected}, "
                 f"{own[name]!r}.{hint}"
             )
 
 
 def _kind(value: object) -> str:
     """What a value is in words; nothing for None and for what is not a literal."""
-    kinds: list[tuple[type | tuple[type, ...], str]] = [
-        (bool, "true or false"), ((int, float), "a number"), (str, "text"),
-        ((list, tuple), "a list"), (dict, "a mapping"),
-    ]  # fmt: skip
-    return next((word for kind, word in kinds if isinstance(value, kind)), "")
+    return next((word for word, kind in _KINDS.items() if isinstance(value, kind)), "")

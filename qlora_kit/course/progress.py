@@ -58,10 +58,9 @@ class View:
             if not result.passed:
                 self._failures.append(f"{progress.notebook} {result.status}: {result.message}")
             return
-        held = sum(claim.held for claim in result.claims)
         parts = [
             f"{progress.notebook}: {progress.status}",
-            f"{held} of {len(result.claims)} claims held",
+            f"{result.claims_held} claims held",
             f"{result.minutes:.1f} min",
             f"peak {result.peak_rss_gb:.1f} GB",
             *filter(None, [result.message]),
@@ -72,12 +71,10 @@ class View:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Any:
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table()
-        for name in ("notebook", "cell", "minutes", "memory now (GB)", "peak (GB)", "status"):
-            numeric = name not in ("notebook", "status")
-            table.add_column(name, justify="right" if numeric else "left")
+        names = ("cell", "minutes", "memory now (GB)", "peak (GB)")
+        table = Table("notebook", *(Column(name, justify="right") for name in names), "status")
         for one in self._progress:
             begun = one.began > 0
             table.add_row(

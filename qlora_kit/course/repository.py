@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from .notebooks import find_notebooks, read_notebook
+from .notebooks import find_notebooks, read_notebook, write_notebook
 
 _OWNER_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _BADGE = re.compile(r"(?<=colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(?=/blob/)")
@@ -26,8 +26,6 @@ def stamp_repository(repository: str, notebooks: Path) -> list[str]:
         KitError: no such name, or a notebook without the one badge or the one install line.
             Then no notebook was changed.
     """
-    import nbformat
-
     if not _OWNER_NAME.fullmatch(repository):
         raise KitError(f"{repository!r} is no repository. Give it as owner/name.")
     changed = {}
@@ -40,7 +38,7 @@ def stamp_repository(repository: str, notebooks: Path) -> list[str]:
             cell.source = pattern.sub(repository, cell.source)
         changed[path] = notebook
     for path, notebook in changed.items():
-        nbformat.write(notebook, path)
+        write_notebook(notebook, path)
     return [f"{path.stem}: opens and installs from {repository}" for path in changed]
 
 

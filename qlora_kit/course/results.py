@@ -2,11 +2,11 @@
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,16 @@ from ..machine import apply_thread_policy, versions, write_text
 from .lessons.claims import Claim, Metric
 
 FILE = "metrics.json"
+
+
+def count(answers: Iterable[bool]) -> str:
+    """How many are true, as "3 of 4".
+
+    Args:
+        answers: true or false each.
+    """
+    truths = list(answers)
+    return f"{sum(truths)} of {len(truths)}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,11 @@ class NotebookResult:
     def passed(self) -> bool:
         """Whether every cell ran and every claim held."""
         return self.status == "passed"
+
+    @property
+    def claims_held(self) -> str:
+        """How many of its claims held, as "3 of 4"."""
+        return count(claim.held for claim in self.claims)
 
     def as_json(self) -> dict[str, Any]:
         """The entry in metrics.json."""
@@ -64,6 +79,16 @@ class CourseRun:
     versions: dict[str, str]
     machine: str
     notebooks: dict[str, NotebookResult] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> str:
+        """How many notebooks passed, as "3 of 4"."""
+        return count(result.passed for result in self.notebooks.values())
+
+    @property
+    def claims_held(self) -> str:
+        """How many claims of all notebooks held, as "3 of 4"."""
+        return count(c.held for result in self.notebooks.values() for c in result.claims)
 
     def with_result(self, notebook: str, result: NotebookResult) -> "CourseRun":
         """The same run with one notebook's result added or replaced.
@@ -128,31 +153,22 @@ def read_run(path: Path) -> CourseRun:
 
 
 def _result(entry: dict[str, Any]) -> NotebookResult:
-    claims = tuple(Claim(k, c["held"], c["numbers"]) for k, c in entry["claims"].items())
-    metrics = tuple(
-        Metric(name, m["value"], m["unit"], m.get("machine", False))
-        for name, m in entry["metrics"].items()
-    )
-    told = {name: entry[name] for name in ("status", "message", "minutes", "peak_rss_gb", "hash")}
-    return NotebookResult(**told, claims=claims, metrics=metrics)
+    claims = tuple(Claim(name, **claim) for name, claim in entry["claims"].items())
+    metrics = tuple(Metric(name, **metric) for name, metric in entry["metrics"].items())
+    return NotebookResult(**{**entry, "claims": claims, "metrics": metrics})
 
 
 def course_versions() -> dict[str, str]:
     """The versions of all that a notebook's results depend on, with a hash of kit and data."""
     from ..data import bundled_data
 
-    found = versions()
-    for name in ("numpy", "matplotlib", "ipykernel", "nbclient", "papermill"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
+    packages = versions("numpy", "matplotlib", "ipykernel", "nbclient", "papermill")
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]
     sources = [*package.rglob("*.py"), *package.rglob("*.pyi"), *bundled_data(".").rglob("*.*")]
     for path in sorted(path for path in sources if path.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
-    return {**found, "qlora-kit source": digest.hexdigest()[:8]}
+    return {**packages, "qlora-kit source": digest.hexdigest()[:8]}
 
 
 @functools.cache

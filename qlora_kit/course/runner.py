@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from .. import KitError
 from .baselines import read_baseline
+from .extras import needs_extra
 from .lessons.claims import Claim, Metric, read_claims, read_metrics
-from .notebooks import find_notebooks, fingerprint, read_notebook
+from .notebooks import find_notebooks, inputs_hash, read_notebook, select_notebooks
 from .profiles import read_profile
 from .progress import View
-from .report import EXECUTED, save_report
+from .report import EXECUTED, REPORT, save_report
 from .results import (
     FILE,
     CourseRun,
@@ -66,15 +67,15 @@ def run_course(
             else.
         KeyboardInterrupt: what was done is in the folder.
     """
-    papermill_engine = _papermill_engine()
-    paths, plan = find_notebooks(notebooks, numbers), read_profile(profile, notebooks)
+    with needs_extra("Running the course", "course"):
+        from . import papermill_engine
+    lessons = find_notebooks(notebooks)
+    paths, plan = select_notebooks(lessons, numbers), read_profile(profile, notebooks)
     versions, out = course_versions(), out.resolve()
-    hashes = {
-        path.stem: fingerprint(path, plan.of(path.stem), versions)
-        for path in find_notebooks(notebooks)
-    }
-    earlier = _earlier(out, profile, fresh)
-    run = CourseRun(profile, versions, machine_line(), _still_true(earlier, hashes))
+    hashes = {path.stem: inputs_hash(path, plan[path.stem], versions) for path in lessons}
+    earlier = _earlier(out, profile, fresh).items()
+    valid = {name: result for name, result in earlier if result.hash == hashes.get(name)}
+    run = CourseRun(profile, versions, machine_line(), valid)
     expected = read_baseline(baselines / f"{profile}.json") if baselines else {}
     progress = [papermill_engine.Progress(path.stem) for path in paths]
     with View(console, progress) as view:
@@ -83,8 +84,12 @@ def run_course(
             if result is not None and result.passed and (out / EXECUTED / path.name).is_file():
                 state.status = "passed before"
             else:
-                parameters, digest = plan.of(path.stem), hashes[path.stem]
-                result = _run_one(path, out, parameters, timeout, state, digest)
+                executed, scratch = out / EXECUTED / path.name, out / SCRATCH / path.stem
+                outcome = papermill_engine.execute(
+                    path.resolve(), executed, plan[path.stem], scratch, timeout, state
+                )
+                result = _judge(outcome, executed, state, hashes[path.stem])
+                state.status = result.status
                 run = run.with_result(path.stem, result)
                 write_run(run, out)
             view.finished(state, result)
@@ -102,62 +107,28 @@ def selected(run: CourseRun, numbers: Sequence[str], notebooks: Path) -> list[No
     return [run.notebooks[path.stem] for path in find_notebooks(notebooks, numbers)]
 
 
-def _papermill_engine() -> Any:
-    """The module that runs notebooks, or the line that installs what it needs."""
-    try:
-        from . import papermill_engine
-    except ModuleNotFoundError as problem:
-        raise KitError(
-            f"Running the course needs {problem.name}, which is not installed. "
-            "Install it with: pip install 'qlora-kit[course]'"
-        ) from problem
-    return papermill_engine
-
-
-def _earlier(out: Path, profile: str, fresh: bool) -> CourseRun | None:
-    """The run that the folder holds; the folder is there afterwards, and ours."""
+def _earlier(out: Path, profile: str, fresh: bool) -> dict[str, NotebookResult]:
+    """The results that the folder holds; the folder is there afterwards, and ours."""
     if out.exists() and not out.is_dir():
         raise KitError(f"{out} is a file. Give a folder with --out.")
-    there = {path.name for path in out.iterdir()} if out.exists() else set()
-    if FILE not in there and there - {EXECUTED, SCRATCH}:
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if FILE not in names and names - {EXECUTED, SCRATCH}:
         raise KitError(f"{out} holds something that is no run of the course. Give another --out.")
     if fresh:
-        shutil.rmtree(out / EXECUTED, ignore_errors=True)
-        shutil.rmtree(out / SCRATCH, ignore_errors=True)
-        for name in (FILE, "report.html"):
+        for name in (EXECUTED, SCRATCH):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in (FILE, REPORT):
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / FILE).exists():
-        return None
+        return {}
     earlier = read_run(out)
     if earlier.profile != profile:
         raise KitError(
             f"{out} holds a run in profile {earlier.profile!r}, and this one is {profile!r}. "
             "Give another folder with --out, or begin anew here with --fresh."
         )
-    return earlier
-
-
-def _run_one(
-    path: Path, out: Path, parameters: dict[str, Any], timeout: int, state: "Progress", digest: str
-) -> NotebookResult:
-    executed, scratch = out / EXECUTED / path.name, out / SCRATCH / path.stem
-    try:
-        outcome = _papermill_engine().execute(
-            path.resolve(), executed, parameters, scratch, timeout, state
-        )
-    except KeyboardInterrupt:
-        state.status = "interrupted"
-        raise
-    result = _judge(outcome, executed, state, digest)
-    state.status = result.status
-    return result
-
-
-def _still_true(run: CourseRun | None, hashes: dict[str, str]) -> dict[str, NotebookResult]:
-    """The results that the notebooks, packages and kit of today would be run for."""
-    results = run.notebooks if run else {}
-    return {name: r for name, r in results.items() if hashes.get(name) == r.hash}
+    return earlier.notebooks
 
 
 def _judge(outcome: "Outcome", executed: Path, state: "Progress", digest: str) -> NotebookResult:
@@ -172,16 +143,8 @@ def _judge(outcome: "Outcome", executed: Path, state: "Progress", digest: str) -
     except KitError as problem:
         if status == "passed":
             status, message = "failed", str(problem)
-    broken = [claim for claim in claims if not claim.held]
+    broken = [f"the claim does not hold: {str(claim)[2:]}" for claim in claims if not claim.held]
     if broken and status in ("passed", "failed"):
-        status = "failed"
-        message = "; ".join(f"the claim does not hold: {str(claim)[2:]}" for claim in broken)
-    return NotebookResult(
-        status=status,
-        message=message,
-        minutes=round(state.minutes, 3),
-        peak_rss_gb=round(state.peak_gb, 3),
-        hash=digest,
-        claims=tuple(claims),
-        metrics=tuple(metrics),
-    )
+        status, message = "failed", "; ".join(broken)
+    minutes, peak_gb = round(state.minutes, 3), round(state.peak_gb, 3)
+    return NotebookResult(status, message, minutes, peak_gb, digest, tuple(claims), tuple(metrics))

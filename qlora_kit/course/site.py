@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
+from ..machine import write_text
 from ..plots import picture
+from .extras import needs_extra
 from .lessons.claims import CLAIM_MIME, METRIC_MIME
-from .notebooks import read_notebook
+from .notebooks import read_notebook, write_notebook
 from .report import EXECUTED, figure_of
-from .results import CourseRun, NotebookResult, read_run
+from .results import CourseRun, read_run
 
 TITLE = "QLoRA, by doing it"
-MADE = ".qlora-kit-site"  # marks a folder that a later build may replace
+MARK = ".qlora-kit-site"  # marks a folder that a later build may replace
 _ICON = (  # four bits, one of them zero
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#1f4e79" '
     'd="M1 1h6v6H1zM9 1h6v6H9zM1 9h6v6H1z"/><path fill="#9a9a9a" d="M9 9h6v6H9z"/></svg>'
@@ -29,6 +31,27 @@ _STYLE = "span.highlighted{background:#fbe54e!important;color:#000!important}\n"
 _REMOTE_IMAGE = re.compile(r"!\[([^\]]*)\]\(https?://[^)\s]*\)")
 _LESSON_LINK = re.compile(r"\[([^\]]*)\]\((\d\d_\w+)\.ipynb[^)]*\)")
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
+_INDEX = """# {{ title }}
+
+A real language model, real 4-bit weights, and every number on these pages computed by the cell
+above it. The notebooks are the same: open one, change something, run it.
+
+| lesson | you will | claims held | minutes |
+|---|---|---:|---:|
+{% for name, (title, promise, result) in rows.items() -%}
+| [{{ title }}]({{ name }}.ipynb) | {{ promise -}}
+{{ " | " ~ result.claims_held }} | {{ "%.1f" % result.minutes }} |
+{% endfor %}
+## How these pages were made
+
+One run in profile `{{ run.profile }}` on {{ run.machine }}, with {{ versions }}.
+
+```{toctree}
+:hidden:
+
+{{ rows | join("\n") }}
+```
+"""
 _SETTINGS: dict[str, Any] = {
     "project": TITLE,
     "author": "",
@@ -73,41 +96,44 @@ def build_site(run: Path, out: Path) -> Path:
         KitError: there is no run or no executed notebook, `out` holds something else, or a page
             cannot be rendered.
     """
-    done = read_run(run)
-    lessons = [
-        path for name in done.notebooks if (path := run / EXECUTED / f"{name}.ipynb").exists()
-    ]
+    results = read_run(run)
+    paths = (run / EXECUTED / f"{name}.ipynb" for name in results.notebooks)
+    lessons = [path for path in paths if path.exists()]
     if not lessons:
         raise KitError(
             f"{run / EXECUTED} holds no executed notebook. Make them with: qlora-kit course run"
         )
     if out.exists() and not out.is_dir():
         raise KitError(f"{out} is a file. Give a folder with --out.")
-    if out.exists() and any(out.iterdir()) and not (out / MADE).exists():
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise KitError(f"{out} holds something that is no site of ours. Give another --out.")
     with tempfile.TemporaryDirectory() as scratch:
         source, pages = Path(scratch) / "source", Path(scratch) / "pages"
         source.mkdir()
-        _write_source(done, lessons, source)
+        _write_source(results, lessons, source)
         _render(source, pages)
-        (pages / MADE).touch()
+        (pages / MARK).touch()
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(pages, out, ignore=shutil.ignore_patterns(".buildinfo", "objects.inv"))
     return out / "index.html"
 
 
 def _write_source(run: CourseRun, lessons: Sequence[Path], source: Path) -> None:
-    import nbformat
+    from jinja2 import Template
 
-    names, rows = {path.stem for path in lessons}, []
+    names, rows = {path.stem for path in lessons}, {}
     for path in lessons:
         notebook = readable(read_notebook(path), names)
-        nbformat.write(notebook, source / path.name)
-        rows.append(_row(path.stem, notebook, run.notebooks[path.stem]))
-    (source / "icon.svg").write_text(_ICON, encoding="utf-8")
+        write_notebook(notebook, source / path.name)
+        title, _, rest = notebook.cells[0].source.partition("\n")
+        promise = next((line for line in rest.splitlines() if line.strip()), "")
+        rows[path.stem] = title.lstrip("# "), promise, run.notebooks[path.stem]
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    index = Template(_INDEX).render(title=TITLE, rows=rows, run=run, versions=versions)
+    write_text(source / "index.md", index)
+    write_text(source / "icon.svg", _ICON)
     (source / "files").mkdir()
-    (source / "files/course.css").write_text(_STYLE, encoding="utf-8")
-    (source / "index.md").write_text(_index(run, rows), encoding="utf-8")
+    write_text(source / "files/course.css", _STYLE)
 
 
 def readable(notebook: Any, lessons: set[str]) -> Any:
@@ -126,7 +152,7 @@ def readable(notebook: Any, lessons: set[str]) -> Any:
         if cell.cell_type == "markdown":
             text = _REMOTE_IMAGE.sub(r"\1", cell.source)
             cell.source = _LESSON_LINK.sub(
-                lambda found: found[0] if found[2] in lessons else found[1], text
+                lambda link: link[0] if link[2] in lessons else link[1], text
             )
         elif cell.cell_type == "code":
             cell.outputs = [output for output in map(_readable_output, cell.outputs) if output]
@@ -140,61 +166,31 @@ def _readable_output(output: Any) -> Any:
     data = output.get("data", {})
     if CLAIM_MIME in data or METRIC_MIME in data:
         return new_output("stream", name="stdout", text=f"{data['text/plain']}\n")
-    if found := figure_of(output):
-        output.data = {"text/html": picture(found.png, found.alternative)}
+    if figure := figure_of(output):
+        output.data = {"text/html": str(picture(figure.png, figure.alternative))}
     elif any(mime.startswith("application/vnd.jupyter.widget") for mime in data):
         return None
     return output
 
 
-def _row(name: str, notebook: Any, result: NotebookResult) -> str:
-    """A lesson's line in the first page's table: its title, its promise, what its run said."""
-    title, _, rest = notebook.cells[0].source.partition("\n")
-    promise = next((line for line in rest.splitlines() if line.strip()), "")
-    held = sum(claim.held for claim in result.claims)
-    return (
-        f"| [{title.lstrip('# ')}]({name}.ipynb) | {promise} "
-        f"| {held} of {len(result.claims)} | {result.minutes:.1f} |"
-    )
-
-
-def _index(run: CourseRun, rows: Sequence[str]) -> str:
-    names = [re.search(r"\]\((\w+)\.ipynb\)", row)[1] for row in rows]  # type: ignore[index]
-    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
-    return "\n".join([
-        f"# {TITLE}", "",
-        "A real language model, real 4-bit weights, and every number on these pages computed by "
-        "the cell above it. The notebooks are the same: open one, change something, run it.", "",
-        "| lesson | you will | claims held | minutes |", "|---|---|---:|---:|", *rows, "",
-        "## How these pages were made", "",
-        f"One run in profile `{run.profile}` on {run.machine}, with {versions}.", "",
-        "```{toctree}", ":hidden:", "", *names, "```", "",
-    ])  # fmt: skip
-
-
 def _render(source: Path, pages: Path) -> None:
-    try:
+    with needs_extra("The site", "site"):
         from sphinx.application import Sphinx
         from sphinx.errors import SphinxError
         from sphinx.util.docutils import docutils_namespace, patch_docutils
-    except ModuleNotFoundError as problem:
-        raise KitError(
-            f"The site needs {problem.name}, which is not installed. "
-            "Install it with: pip install 'qlora-kit[site]'"
-        ) from problem
-    said = io.StringIO()
+    warnings = io.StringIO()
     try:
         # What Sphinx registers with docutils leaves with it: a second site in this process is the
         # same as the first.
         with patch_docutils(), docutils_namespace():
             doctrees = source.parent / "doctrees"
-            options = {"status": None, "warning": said, "freshenv": True}
+            options = {"status": None, "warning": warnings, "freshenv": True}
             app = Sphinx(source, None, pages, doctrees, "html", _SETTINGS, **options)
             app.build()
     except (SphinxError, ImportError) as problem:
         raise KitError(f"The pages cannot be made: {problem}") from problem
-    if app.statuscode or said.getvalue():
-        raise KitError(f"The pages cannot be made: {_COLOR.sub('', said.getvalue()).strip()}")
+    if app.statuscode or warnings.getvalue():
+        raise KitError(f"The pages cannot be made: {_COLOR.sub('', warnings.getvalue()).strip()}")
 
 
 def setup(app: Any) -> dict[str, bool]:

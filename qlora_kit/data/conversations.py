@@ -5,23 +5,21 @@ Every bad row is reported, with file, row and reason, before anything is trained
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from .. import KitError
 from ..models import Tokenizer
 from .chat import Example, encode
-from .rows import DataError, Problem, rows_of
+from .rows import HALF_EMOJI, BadRowError, DataError, Problem, require_usable, rows_of
 from .stop_tokens import turn_marks
 
-Made = TypeVar("Made")
+Converter = Callable[[dict[str, Any]], list[dict[str, Any]]]
 ROLES = ("system", "user", "assistant")
-_HALF = re.compile("[\ud800-\udfff]")
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "user": "user",
-                   "assistant": "assistant", "system": "system"}  # fmt: skip
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -76,25 +74,24 @@ def read(
     Raises:
         DataError: unreadable, empty, or with bad rows; it names every one of them.
     """
-    return read_each(
-        path,
-        lambda number, row, convert: Conversation(tuple(checked(convert(row))), number),
-        prompt_field,
-        completion_field,
-    )
+    rows = read_messages(path, prompt_field, completion_field)
+    return [Conversation(tuple(messages), number) for number, messages, _ in rows]
 
 
-def read_each(
-    path: str | Path, make: Callable[[int, dict[str, Any], Any], Made],
-    prompt_field: str | None = None, completion_field: str | None = None,
-) -> list[Made]:  # fmt: skip
-    """Read a file and make something of each row; every bad row is named.
+def read_messages(
+    path: str | Path,
+    prompt_field: str | None = None,
+    completion_field: str | None = None,
+    blank: str = "",
+) -> list[tuple[int, list[dict[str, str]], dict[str, Any]]]:
+    """Read a file of conversations with the rows as they stand there; every bad one is named.
 
     Args:
-        path: see `read`.
-        make: called with a row's number, the row, and the function that turns it into
-            messages; raises BadRowError.
-        prompt_field, completion_field: see `read`.
+        path, prompt_field, completion_field: see `read`.
+        blank: stands in for a last answer that is empty or absent; "" refuses such rows.
+
+    Returns:
+        (row number from 1, messages, raw row) each, in file order.
 
     Raises:
         DataError: see `read`.
@@ -104,42 +101,54 @@ def read_each(
         raise DataError("Give both --prompt-field and --completion-field, or neither.")
     problems: list[Problem] = []
     rows = list(rows_of(path, problems))
-    if not rows and not problems:
-        raise DataError(f"{path} is empty: there are no rows in it.")
-    convert = converter(path, rows, prompt_field, completion_field)
-    made = []
+    convert = _converter(path, rows, prompt_field, completion_field)
+    conversations = []
     for number, row in rows:
         try:
-            made.append(make(number, row, convert))
+            messages = _messages(row, convert, completion_field, blank)
+            conversations.append((number, messages, row))
         except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
-    if problems:
-        problems.sort(key=lambda problem: problem.row)
-        total = len(made) + len(problems)
-        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
-    return made
+    require_usable(path, len(conversations), problems)
+    return conversations
 
 
-class BadRowError(Exception):
-    """A row that cannot be used; says why."""
+def _messages(
+    row: dict[str, Any], convert: Converter, column: str | None, blank: str
+) -> list[dict[str, str]]:
+    try:
+        return checked(convert(row))
+    except BadRowError:
+        column = column or ("completion" if "prompt" in row else "output")
+        filled = _filled(row, column, blank) if blank else None
+        if filled is None:
+            raise
+        return checked(convert(filled))
 
 
-def converter(
+def _filled(row: dict[str, Any], column: str, blank: str) -> dict[str, Any] | None:
+    """The row with a stand-in for its absent answer; None when an answer is there."""
+    for field in ("messages", "conversations", "completion"):
+        turns = row.get(field)
+        if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
+            last = turns[-1]
+            role, text = ("from", "value") if "from" in last else ("role", "content")
+            if last.get(role) in ("user", "human"):
+                name = "gpt" if role == "from" else "assistant"
+                return {**row, field: [*turns, {role: name, text: blank}]}
+            if _is_blank(last.get(text)):
+                return {**row, field: [*turns[:-1], {**last, text: blank}]}
+    return {**row, column: blank} if _is_blank(row.get(column)) else None
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _converter(
     path: Path, rows: list[tuple[int, dict[str, Any]]], prompt: str | None, completion: str | None
-) -> Any:
-    """Choose how rows become messages, by the fields that the file has.
-
-    Args:
-        path: named in the errors.
-        rows: from `rows.rows_of`.
-        prompt, completion: the columns of question and answer, or None.
-
-    Returns:
-        A function from a row to its messages, which raises BadRowError.
-
-    Raises:
-        DataError: fields that say nothing of question and answer.
-    """
+) -> Converter:
+    """How rows become messages, by the fields that the file has."""
     fields = list(dict.fromkeys(field for _, row in rows for field in row))
     if prompt and completion:
         absent = [field for field in (prompt, completion) if field not in fields]
@@ -147,23 +156,22 @@ def converter(
             raise DataError(
                 f"{path} has no field {' or '.join(absent)}; it has {', '.join(fields)}."
             )
-        return lambda row: _pair(row, prompt, completion)
-    if "messages" in fields:
-        return lambda row: _with_system(row, _chat(row, "messages"))
-    if "conversations" in fields:
-        return _sharegpt
-    if {"prompt", "completion"} <= set(fields):
-        return lambda row: _pair(row, "prompt", "completion")
-    if {"instruction", "output"} <= set(fields):
-        return _alpaca
+        return partial(_pair, prompt=prompt, completion=completion)
+    for needed, convert in _FORMS.items():
+        if set(needed) <= set(fields):
+            return convert
     if not rows:
-        return lambda row: []
+        return _chatml
     example = fields if len(fields) == 2 else ["QUESTION", "ANSWER"]
     raise DataError(
         f"{path}: cannot tell which fields hold question and answer. "
         f"Found: {', '.join(fields) or 'none'}. Name them, for example: "
         f"--prompt-field {example[0]} --completion-field {example[1]}"
     )
+
+
+def _chatml(row: dict[str, Any]) -> list[dict[str, Any]]:
+    return _with_system(row, _chat(row, "messages"))
 
 
 def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
@@ -181,12 +189,12 @@ def _chat(row: dict[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def _sharegpt(row: dict[str, Any]) -> list[dict[str, Any]]:
-    turns = [
-        {"role": _SHAREGPT_ROLES.get(str(turn.get("from", turn.get("role"))),
-                                     turn.get("from", turn.get("role"))),
-         "content": turn.get("value", turn.get("content")), "weight": turn.get("weight")}
-        for turn in _chat(row, "conversations")
-    ]  # fmt: skip
+    turns = []
+    for turn in _chat(row, "conversations"):
+        role = turn.get("from", turn.get("role"))
+        content = turn.get("value", turn.get("content"))
+        role = _SHAREGPT_ROLES.get(str(role), role)
+        turns.append({"role": role, "content": content, "weight": turn.get("weight")})
     return _with_system(row, turns)
 
 
@@ -198,7 +206,9 @@ def _with_system(row: dict[str, Any], turns: list[dict[str, Any]]) -> list[dict[
     return [{"role": "system", "content": system}, *turns] if system else turns
 
 
-def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, Any]]:
+def _pair(
+    row: dict[str, Any], prompt: str = "prompt", completion: str = "completion"
+) -> list[dict[str, Any]]:
     if isinstance(row.get(prompt), list) and isinstance(row.get(completion), list):
         return [*_chat(row, prompt), *_chat(row, completion)]
     for field in (prompt, completion):
@@ -206,8 +216,8 @@ def _pair(row: dict[str, Any], prompt: str, completion: str) -> list[dict[str, A
             raise BadRowError(f"{field!r} is missing or empty")
         if not isinstance(row[field], str):
             raise BadRowError(f"{field!r} is not text")
-    return [{"role": "user", "content": row[prompt]},
-            {"role": "assistant", "content": row[completion]}]  # fmt: skip
+    question = {"role": "user", "content": row[prompt]}
+    return [question, {"role": "assistant", "content": row[completion]}]
 
 
 def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -223,6 +233,15 @@ def _alpaca(row: dict[str, Any]) -> list[dict[str, Any]]:
     question = f"{instruction}\n\n{extra}" if extra and extra.strip() else instruction
     pair = {"instruction": question, "output": row.get("output")}
     return _with_system(row, _pair(pair, "instruction", "output"))
+
+
+# What a file's rows hold decides, in this order.
+_FORMS: dict[tuple[str, ...], Converter] = {
+    ("messages",): _chatml,
+    ("conversations",): _sharegpt,
+    ("prompt", "completion"): _pair,
+    ("instruction", "output"): _alpaca,
+}
 
 
 def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -241,7 +260,7 @@ def checked(messages: list[dict[str, Any]]) -> list[dict[str, str]]:
             raise BadRowError(f"turn {number}: role {role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(content, str):
             raise BadRowError(f"turn {number} ({role}): content is not text")
-        if _HALF.search(content):
+        if HALF_EMOJI.search(content):
             raise BadRowError(f"turn {number} ({role}): half an emoji (a lone surrogate)")
         if role == "system" and number > 1:
             raise BadRowError(f"turn {number}: a system turn may only come first")

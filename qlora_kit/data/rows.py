@@ -3,14 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..machine import renew_pyarrow
+from ..machine import renew_pyarrow, write_text
 
+HALF_EMOJI = re.compile("[\ud800-\udfff]")  # of an emoji
 _SHOWN = 200  # problems listed in a message; all of them are in DataError.problems
 
 
@@ -35,6 +37,29 @@ class DataError(KitError):
             lines.append(f"  ... and {len(problems) - _SHOWN} more")
         super().__init__("\n".join(lines))
         self.problems = tuple(problems)
+
+
+class BadRowError(Exception):
+    """A row that cannot be used; says why."""
+
+
+def require_usable(path: Path, usable: int, problems: list[Problem]) -> None:
+    """Refuse a file with bad rows, or without any.
+
+    Args:
+        path: the file.
+        usable: how many of its rows are good.
+        problems: what is wrong with the others.
+
+    Raises:
+        DataError: it names every bad row.
+    """
+    if problems:
+        problems.sort(key=lambda problem: problem.row)
+        total = usable + len(problems)
+        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
+    if not usable:
+        raise DataError(f"{path} is empty: there are no rows in it.")
 
 
 def rows_of(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -177,18 +202,34 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     yield from enumerate(rows, 1)
 
 
-def write_jsonl(rows: Sequence[dict[str, object]], path: str | Path) -> Path:
-    """Write rows as JSONL.
+def write_jsonl(rows: Iterable[dict[str, Any]], path: str | Path) -> Path:
+    """Write rows as JSONL, whole or not at all.
 
     Args:
-        rows: plain data.
-        path: the file.
+        rows: plain data; what JSON does not know, such as a date, is written as text.
+        path: the file; its folder is made where there is none.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: it cannot be written; what stood there is as it was.
     """
     path = Path(path).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        path.write_text("".join(lines), encoding="utf-8")
+        write_text(path, "".join(f"{as_line(row)}\n" for row in rows))
     except OSError as problem:
-        raise DataError(f"{path} cannot be written: {problem.strerror or problem}.") from problem
+        reason = problem.strerror or problem
+        raise DataError(f"{path} could not be written: {reason}. Nothing was changed.") from problem
     return path
+
+
+def as_line(value: Any) -> str:
+    """JSON in one line; half an emoji, which no file can hold, stays escaped.
+
+    Args:
+        value: plain data.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return HALF_EMOJI.sub(lambda half: f"\\u{ord(half[0]):04x}", text)

@@ -1,10 +1,8 @@
 from .adapted_linear import dense_weight as dense_weight
-from .fast import cached_when_it_fits as cached_when_it_fits
-from .fast import ready as ready
-from .fused import fused_layers as fused_layers
-from .loss import bare_head as bare_head
+from .fast import fast_generation as fast_generation
+from .fast import fast_training as fast_training
+from .loss import HEAD_ROWS as HEAD_ROWS
 from .loss import completion_loss as completion_loss
-from .loss import logits_only_where as logits_only_where
-from .merged import merged_layers as merged_layers
+from .loss import logits_where as logits_where
 from .parallel import accumulate as accumulate
 from .parallel import workers as workers

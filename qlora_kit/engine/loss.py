@@ -5,41 +5,47 @@ never looked at.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from ..data import IGNORED
 from ..models import Model
+from .patching import is_untouched, patch
+from .selfcheck import is_proven, settings_of
 
-_LOGIT_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
+HEAD_ROWS = 64  # at once: a few ten thousand logits each are what a core's cache holds
 _LOGIT_ROWS_GPU = 512  # there each product should be large
-_NOTHING_AFTER = ("Llama", "Mistral", "Qwen2", "Qwen3")  # the head's logits are the model's
 
 
-@contextmanager
-def logits_only_where(model: Model, keep: torch.Tensor) -> Iterator[None]:
-    """Inside, the model's head projects only the positions in `keep`: logits are (n, vocab).
+def logits_where(model: Model, inputs: dict[str, Any], keep: torch.Tensor) -> torch.Tensor:
+    """The logits of some positions alone; the model's head never sees the others.
+
+    Not for several threads at once with one model.
 
     Args:
         model: a causal language model, with or without adapters.
+        inputs: of the model; input_ids (batch, sequence).
         keep: (batch, sequence), bool.
+
+    Returns:
+        (positions kept, vocabulary), in fp32.
     """
     head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep],))
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][keep.to(args[0].device)],))
     try:
-        yield
+        return model(**inputs, use_cache=False).logits.float()
     finally:
         hook.remove()
 
 
 @contextmanager
 def bare_head(model: Model, dtype: torch.dtype | None = None) -> Iterator[bool]:
-    """Inside, the model's head returns what it was given, and `completion_loss` does its work.
+    """Inside, the model's head returns its input, and `completion_loss` does its work.
 
-    A head that is trained, has a bias or an adapter, and one whose logits the model changes
-    afterwards, stay as they are.
+    A head that is trained or patched, has a bias or an adapter, and one whose logits the model
+    changes afterwards, stay as they are.
 
     Args:
         model: a causal language model, with or without adapters.
@@ -49,18 +55,41 @@ def bare_head(model: Model, dtype: torch.dtype | None = None) -> Iterator[bool]:
         Whether it does; everything is put back on leaving.
     """
     head = model.get_output_embeddings()
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     plain = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
-    if not plain or type(whole).__name__.removesuffix("ForCausalLM") not in _NOTHING_AFTER:
-        yield False
-        return
-    try:
-        head.dense = head.weight.detach().to(dtype or head.weight.dtype)
-        head.forward = lambda h: h
-        yield True
-    finally:
-        head.__dict__.pop("dense", None)
-        head.__dict__.pop("forward", None)
+    with ExitStack() as stack:
+        bare = plain and is_untouched(head) and _logits_are_the_heads(model, head)
+        if bare:
+            dense = head.weight.detach().to(dtype or head.weight.dtype)
+            patch(stack, head, dense=dense, forward=lambda h: h)
+        yield bare
+
+
+def _logits_are_the_heads(model: Model, head: torch.nn.Linear) -> bool:
+    """Whether the model leaves its head's logits alone: no soft cap, no multiplier.
+
+    The model runs with a decoder and a head that return random numbers at once.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    whole: Any = model
+    if hasattr(model, "get_base_model"):
+        whole = whole.get_base_model()
+
+    def difference() -> float:
+        generator = torch.Generator().manual_seed(0)
+        logits = 30 * torch.randn(1, 2, head.out_features, generator=generator, device="cpu")
+        logits = logits.to(head.weight)
+        states = head.weight.new_zeros(1, 2, head.in_features)
+        with ExitStack() as stack:
+            output = BaseModelOutputWithPast(last_hidden_state=states)
+            patch(stack, whole.get_decoder(), forward=lambda *args, **kwargs: output)
+            patch(stack, head, forward=lambda h: logits)
+            ids = torch.zeros(1, 2, dtype=torch.long, device=states.device)
+            result = whole(input_ids=ids, use_cache=False).logits
+        return ((result - logits).abs().max() / logits.abs().max()).item()
+
+    kind = (settings_of(whole), str(whole.config))
+    return is_proven(kind, f"the head of {type(whole).__name__}", difference)
 
 
 def completion_loss(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -73,17 +102,18 @@ def completion_loss(model: Model, batch: dict[str, torch.Tensor]) -> torch.Tenso
         batch: input_ids and labels, each (batch, sequence), padded right: no token looks ahead,
             so none sees the padding and no attention mask is needed. Packed rows bring one, and
             their position_ids.
+
+    Returns:
+        One number, in fp32; its gradient flows.
     """
     targets = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
     keep = targets != IGNORED
-    seen = {name: value for name, value in batch.items() if name != "labels"}
-    head = getattr(model.get_output_embeddings(), "dense", None)
-    if head is not None:  # of `bare_head`: what comes out is the head's input
-        hidden = model(**seen, use_cache=False).logits
-        return HeadLoss.apply(hidden[keep], head, targets[keep])
-    with logits_only_where(model, keep):
-        output = model(**seen, use_cache=False)
-    logits = output.logits.float()
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    dense = getattr(model.get_output_embeddings(), "dense", None)
+    if dense is not None:  # of `bare_head`: what comes out is the head's input
+        hidden = model(**inputs, use_cache=False).logits
+        return HeadLoss.apply(hidden[keep], dense, targets[keep])
+    logits = logits_where(model, inputs, keep)
     return torch.nn.functional.cross_entropy(logits, targets[keep], reduction="sum")
 
 
@@ -94,13 +124,11 @@ class HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:  # fmt: skip
+    def forward(ctx: Any, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Args: h (rows, hidden), W (vocabulary, hidden), targets (rows). In nats, in fp32."""
         wide = torch.promote_types(h.dtype, torch.float32)
         total, dh = h.new_zeros((), dtype=wide), torch.empty_like(h, dtype=wide)
-        rows = _LOGIT_ROWS if h.device.type == "cpu" else _LOGIT_ROWS_GPU
+        rows = HEAD_ROWS if h.device.type == "cpu" else _LOGIT_ROWS_GPU
         for start in range(0, len(h), rows):
             here = slice(start, start + rows)
             logits = (h[here].to(W.dtype) @ W.t()).to(wide)

@@ -8,24 +8,25 @@ input are one product. On a CPU each product of an answer's next token waits for
 come out of memory, and each small one beside it costs a call: 4 a layer are left of 21.
 """
 
-import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
 
 from ..machine import main_memory
 from ..models import Model
-from .adapted_linear import is_plain
-from .fast import RESERVE_BYTES
-from .fused import LAYERS, linears_of, norm, rotate
+from .adapted_linear import plain_adapter
+from .decoder import Replacement, decoder_layers, linears_of, patch_layers
+from .fused import norm, rotate
+from .patching import is_untouched, patch
 
 _FEW_ROWS = 64  # up to here MKL takes up to twice as long for x W^T as for W x^T
 
 
 @contextmanager
-def merged_layers(model: Model) -> Iterator[bool]:
+def merged_layers(model: Model, reserve: int) -> Iterator[bool]:
     """Inside, a model of Llama's build on a CPU answers from merged and joined weights.
 
     The weights are a copy, made anew at each entry from the adapter that is active then: the
@@ -35,27 +36,20 @@ def merged_layers(model: Model) -> Iterator[bool]:
 
     Args:
         model: in eval mode, with or without PEFT adapters.
+        reserve: bytes of the free memory to leave for other things.
 
     Yields:
         Whether its layers are merged; everything is put back on leaving.
     """
-    layers = [module for module in model.modules() if type(module).__name__ in LAYERS]
-    if not (layers and all(map(_can_merge, layers)) and _has_room(layers)):
-        yield False
-        return
-    head = model.get_output_embeddings()
-    try:
-        for layer in layers:
-            q, k, v, o, gate, up, down = linears_of(layer)
-            layer.joined = [_joined(part) for part in ((q, k, v), (o,), (gate, up), (down,))]
-            layer.forward = types.MethodType(_forward, layer)
-        if type(head) is torch.nn.Linear and head.weight.dtype == torch.float32:
-            head.forward = types.MethodType(_head_forward, head)
-        yield True
-    finally:
-        for module in (*layers, head):
-            for name in ("joined", "forward"):
-                module.__dict__.pop(name, None)
+    layers, way = decoder_layers(model), Replacement(_forward, _merged_weights, trains=False)
+    able = bool(layers) and all(map(_can_merge, layers)) and _has_room(layers, reserve)
+    with ExitStack() as stack:
+        merged = able and patch_layers(stack, layers, way)
+        head = model.get_output_embeddings()
+        plain = type(head) is torch.nn.Linear and head.weight.dtype == torch.float32
+        if merged and plain and is_untouched(head):
+            patch(stack, head, forward=MethodType(_head_forward, head))
+        yield merged
 
 
 def quick_linear(
@@ -79,18 +73,15 @@ def quick_linear(
 
 
 def _can_merge(layer: Any) -> bool:
-    config = layer.self_attn.config
-    linears = linears_of(layer)
-    return config.hidden_act == "silu" and not layer.training and all(map(_is_mergeable, linears))
+    return not layer.training and all(map(_is_mergeable, linears_of(layer)))
 
 
 def _is_mergeable(linear: Any) -> bool:
-    weight, names = _frozen(linear), _adapters(linear)
+    weight = _frozen(linear)
     if weight is None or weight.dtype != torch.float32 or weight.device.type != "cpu":
         return False
-    if getattr(linear, "merged", False) or len(names) > 1:
-        return False
-    return all(is_plain(linear, name) for name in names)
+    alone = not _adapters(linear) and not getattr(linear, "merged", False)
+    return alone or plain_adapter(linear) is not None
 
 
 def _frozen(linear: Any) -> Any:
@@ -107,9 +98,16 @@ def _adapters(linear: Any) -> list[str]:
     return [name for name in linear.active_adapters if name in linear.lora_A]
 
 
-def _has_room(layers: Sequence[Any]) -> bool:
-    needed = sum(_frozen(linear).nbytes for layer in layers for linear in linears_of(layer))
-    return needed + RESERVE_BYTES < main_memory()[0]
+def _has_room(layers: Sequence[Any], reserve: int) -> bool:
+    size = sum(_frozen(linear).nbytes for layer in layers for linear in linears_of(layer))
+    return size + reserve < main_memory()[0]
+
+
+@torch.no_grad()
+def _merged_weights(layer: Any) -> dict[str, Any]:
+    """(weight, bias) of each product: attention's inputs, its output, gate and up, down."""
+    q, k, v, o, gate, up, down = linears_of(layer)
+    return {"products": [_joined(part) for part in ((q, k, v), (o,), (gate, up), (down,))]}
 
 
 def _joined(linears: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -119,34 +117,44 @@ def _joined(linears: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
     for linear, part in zip(linears, parts, strict=True):
         for name in _adapters(linear):
             A, B = linear.lora_A[name].weight, linear.lora_B[name].weight
-            part.addmm_(B.detach().float(), A.detach().float(), alpha=linear.scaling[name])
+            part.addmm_(B.float(), A.float(), alpha=linear.scaling[name])
     biases = [getattr(linear, "base_layer", linear).bias for linear in linears]
-    return whole, None if biases[0] is None else torch.cat(biases).detach()
+    return whole, None if biases[0] is None else torch.cat(biases)
 
 
 def _forward(
-    layer: Any, x: torch.Tensor, attention_mask: torch.Tensor | None = None,
-    past_key_values: Any = None, position_embeddings: Any = None, **ignored: Any,
-) -> torch.Tensor:  # fmt: skip
-    inputs, output, opening, closing = layer.joined
-    attention, scale = layer.self_attn, layer.input_layernorm
-    h, _ = norm(x, scale.weight, scale.variance_epsilon)
+    layer: Any,
+    x: torch.Tensor,
+    attention_mask: Any = None,
+    position_embeddings: Any = None,
+    **others: Any,
+) -> torch.Tensor:
+    attention = layer.self_attn
+    opening, closing = layer.input_layernorm, layer.post_attention_layernorm
+    inputs, output, gated, last = layer.products
+    h, _ = norm(x, opening.weight, opening.variance_epsilon)
     y = quick_linear(h, *inputs).view(*x.shape[:2], -1, attention.head_dim)
     keys = attention.k_proj.out_features // attention.head_dim
     cos, sin = (each.unsqueeze(2) for each in position_embeddings)
     turned, v = rotate(y[:, :, :-keys], cos, sin), y[:, :, -keys:].transpose(1, 2)
     q, k = turned[:, :, :-keys].transpose(1, 2), turned[:, :, -keys:].transpose(1, 2)
-    if past_key_values is not None:
-        k, v = past_key_values.update(k, v, attention.layer_idx)
-    seen = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=attention_mask, scale=attention.scaling, enable_gqa=True,
+    cache = others.get("past_key_values")
+    if cache is not None:
+        k, v = cache.update(k, v, attention.layer_idx)
+    context = torch.nn.functional.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=attention_mask,
+        scale=attention.scaling,
+        enable_gqa=True,
         is_causal=attention_mask is None and x.shape[1] > 1,
-    ).transpose(1, 2).reshape(*x.shape[:2], -1)  # fmt: skip
-    x = x + quick_linear(seen, *output)
-    scale = layer.post_attention_layernorm
-    h, _ = norm(x, scale.weight, scale.variance_epsilon)
-    gate, up = quick_linear(h, *opening).chunk(2, dim=-1)
-    return x.add_(quick_linear(torch.nn.functional.silu(gate).mul_(up), *closing))
+    )
+    context = context.transpose(1, 2).reshape(*x.shape[:2], -1)
+    x = x + quick_linear(context, *output)
+    h, _ = norm(x, closing.weight, closing.variance_epsilon)
+    gate, up = quick_linear(h, *gated).chunk(2, dim=-1)
+    return x.add_(quick_linear(torch.nn.functional.silu(gate).mul_(up), *last))
 
 
 def _head_forward(head: Any, h: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data import Conversation, encode_prompt, stop_ids
-from ..engine import merged_layers
+from ..engine import fast_generation
 from ..models import Model, Tokenizer
 
 MAX_NEW_TOKENS = 64  # the longest of the course's support answers has 40
@@ -57,7 +57,7 @@ def generate(
         "eos_token_id": sorted(stops),
         "pad_token_id": tokenizer.pad_token_id,
     }
-    with torch.inference_mode(), merged_layers(model):
+    with torch.inference_mode(), fast_generation(model, merged=True):
         for begin in range(0, len(order), batch_size):
             batch = order[begin : begin + batch_size]
             width = max(len(encoded[index]) for index in batch)

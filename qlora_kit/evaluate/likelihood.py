@@ -19,6 +19,7 @@ from ..data import (
     checked,
     encode,
     is_packable,
+    require_usable,
     rows_of,
     share_beginning,
     share_prompts,
@@ -122,7 +123,7 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example
     from torch.nn.utils.rnn import pad_sequence
 
     from ..data import cut
-    from ..engine import logits_only_where
+    from ..engine import logits_where
 
     def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
         lines = [torch.tensor(row[name]) for row in rows]
@@ -140,8 +141,7 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example
                 inputs["position_ids"] = stack(rows, "position_ids", 0)
             targets = stack(rows, "labels", IGNORED)[:, 1:]
             scored = targets != IGNORED
-            with logits_only_where(model, torch.nn.functional.pad(scored, (0, 1))):
-                logits = model(**inputs, use_cache=False).logits.float()
+            logits = logits_where(model, inputs, torch.nn.functional.pad(scored, (0, 1)))
             surprise = torch.nn.functional.cross_entropy(logits, targets[scored], reduction="none")
             sums.index_add_(0, segments[:, 1:][scored] - 1, -surprise)
     return sums.tolist()
@@ -202,11 +202,7 @@ def read_probe(path: str | Path) -> list[ProbeItem]:
             items.append(_probe_item(row))
         except BadRowError as bad:
             problems.append(Problem(path.name, number, str(bad)))
-    if problems:
-        total = len(items) + len(problems)
-        raise DataError(f"{path}: {len(problems)} of {total} rows cannot be used.", problems)
-    if not items:
-        raise DataError(f"{path} is empty: there are no rows in it.")
+    require_usable(path, len(items), problems)
     return items
 
 

@@ -12,11 +12,12 @@ from statistics import fmean
 from typing import Any
 
 from .. import models, stats
+from ..audit import trained_on
 from ..data import Conversation, read
-from ..engine import ready
+from ..engine import fast_generation
 from ..machine import peak_rss_gb, release_memory
 from ..models import Model, Tokenizer
-from ..runs import as_base, trained_on
+from ..runs import as_base, open_run
 from ..runs import load_run as load_run
 from .generation import MAX_NEW_TOKENS, Answer, generate, longer_than
 from .likelihood import ProbeItem, negative_log_likelihood, probe, read_probe
@@ -97,9 +98,10 @@ def evaluate_run(
     """
     conversations = read(data, prompt_field, completion_field)
     probe_items = read_probe(probe_file) if probe_file else []
-    model, tokenizer = load_run(run)
+    opened = open_run(run)
+    model, tokenizer = opened.load()
     count = len(conversations)
-    leaked = trained_on(run, data, conversations)
+    leaked = trained_on(opened, data, conversations)
     if leaked:
         warnings.warn(
             f"{leaked} of {count} rows of {data} are rows that {run} was TRAINED ON: the scores "
@@ -145,7 +147,7 @@ def evaluate(
     references = [row.answer for row in conversations]
     answers, scores = {}, {}
     generating = 0.0
-    with ready(model):
+    with fast_generation(model):
         for side, switched in (("base", as_base(model)), ("tuned", nullcontext())):
             with switched:
                 say(f"{side}: answering {len(conversations)} questions")

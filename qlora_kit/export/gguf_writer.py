@@ -12,17 +12,22 @@ from typing import Any
 
 from .. import KitError
 from ..data import stop_ids
-from ..models import Model, Tokenizer
+from ..models import Tokenizer
+from ..runs import with_room
 from .gguf_vocab import add_tokenizer
 
 QUANTS = ("f16", "q8_0", "q5_0", "q4_1", "q4_0")
 # transformers' model_type -> llama.cpp's name; whether q and k change places.
-_ARCHITECTURES = {"llama": ("llama", True), "mistral": ("llama", True),
-                  "qwen2": ("qwen2", False), "qwen3": ("qwen3", False)}  # fmt: skip
+_ARCHITECTURES = {
+    "llama": ("llama", True),
+    "mistral": ("llama", True),
+    "qwen2": ("qwen2", False),
+    "qwen3": ("qwen3", False),
+}
 
 
 def write_gguf(
-    model: Model,
+    model: Any,
     tokenizer: Tokenizer,
     path: Path,
     quant: str = "f16",
@@ -50,7 +55,7 @@ def write_gguf(
     if quant not in QUANTS:
         raise KitError(f"Unknown quant {quant!r}; choose one of {', '.join(QUANTS)}.")
     architecture, _ = architecture_of(model.config)
-    wanted = gguf.GGMLQuantizationType[quant.upper()]
+    matrix_kind = gguf.GGMLQuantizationType[quant.upper()]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type(gguf.GGUFType.MODEL)
     if name:
@@ -63,12 +68,12 @@ def write_gguf(
     size = model.get_input_embeddings().weight.shape[0]
     add_tokenizer(writer, tokenizer, size, stop_ids(tokenizer, model))
     for tensor, values in _tensors(model):
-        kind = _kind(tensor, values, wanted)
+        kind = _kind(tensor, values, matrix_kind)
         writer.add_tensor(tensor, gguf.quants.quantize(values, kind), raw_dtype=kind)
     return _write(writer, path)
 
 
-def write_adapter(model: Model, path: Path, name: str = "") -> Path:
+def write_adapter(model: Any, path: Path, name: str = "") -> Path:
     """Write a LoRA adapter alone, for llama.cpp's `--lora` on a GGUF of its base.
 
     Args:
@@ -86,7 +91,7 @@ def write_adapter(model: Model, path: Path, name: str = "") -> Path:
 
     config = model.get_base_model().config
     architecture, _ = architecture_of(config)
-    layers = list(_adapter_layers(model))
+    layers = list(_adapter_layers(model))  # refused before a file is opened
     alpha = float(model.peft_config[model.active_adapter].lora_alpha)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -151,7 +156,7 @@ def _add_shape(writer: Any, config: Any) -> None:
         )
 
 
-def _tensors(model: Model) -> Iterator[tuple[str, Any]]:
+def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     """llama.cpp's name and the fp32 values of each tensor."""
     tied = model.config.tie_word_embeddings
     for name, parameter in model.state_dict().items():
@@ -166,10 +171,10 @@ def _tensors(model: Model) -> Iterator[tuple[str, Any]]:
 def _named(name: str, config: Any) -> str:
     architecture, _ = architecture_of(config)
     names = _names(architecture, config.num_hidden_layers)
-    found = names.get_name(name, try_suffixes=(".weight", ".bias"))
-    if found is None:
+    tensor = names.get_name(name, try_suffixes=(".weight", ".bias"))
+    if tensor is None:
         raise KitError(f"llama.cpp's {architecture} has no tensor for {name}. Merge instead.")
-    return found
+    return tensor
 
 
 @cache
@@ -194,15 +199,17 @@ def _placed(layer: str, values: Any, config: Any) -> Any:
     return halves.swapaxes(1, 2).reshape(values.shape).contiguous()
 
 
-def _kind(tensor: str, values: Any, wanted: Any) -> Any:
+def _kind(tensor: str, values: Any, matrix_kind: Any) -> Any:
+    """The type that a tensor is written in."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     if values.ndim == 1:
         return GGMLQuantizationType.F32
-    if tensor in ("token_embd.weight", "output.weight") and wanted.name[:2] in ("Q4", "Q5"):
-        wanted = GGMLQuantizationType.Q8_0
-    block, _ = GGML_QUANT_SIZES[wanted]
-    return GGMLQuantizationType.F16 if values.shape[-1] % block else wanted
+    kind = matrix_kind
+    if tensor in ("token_embd.weight", "output.weight") and kind.name.startswith(("Q4", "Q5")):
+        kind = GGMLQuantizationType.Q8_0
+    block, _ = GGML_QUANT_SIZES[kind]
+    return GGMLQuantizationType.F16 if values.shape[-1] % block else kind
 
 
 def _rope_factors(config: Any) -> Any:
@@ -212,15 +219,15 @@ def _rope_factors(config: Any) -> Any:
 
     head = _head_size(config)
     plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, head, 2).float() / head)
-    used, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    return plain / used
+    frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    return plain / frequencies
 
 
 def _head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _adapter_layers(model: Model) -> Iterator[tuple[str, Any, Any, float]]:
+def _adapter_layers(model: Any) -> Iterator[tuple[str, Any, Any, float]]:
     """Name in the base, A (rank, in), B (out, rank) and scale of each adapted layer."""
     from peft.tuners.lora import LoraLayer
 
@@ -231,21 +238,24 @@ def _adapter_layers(model: Model) -> Iterator[tuple[str, Any, Any, float]]:
             "This adapter holds more than A and B (DoRA, a bias, or whole layers), which a GGUF "
             "adapter cannot. Merge it: --to gguf."
         )
-    for path, layer in model.get_base_model().named_modules():
-        if isinstance(layer, LoraLayer):
-            if name not in layer.lora_A:
-                raise KitError(f"The adapter of {path} is no plain LoRA. Merge it: --to gguf.")
-            A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
-            yield path, A.detach().float().cpu(), B.detach().float().cpu(), layer.scaling[name]
+    layers = [
+        each for each in model.get_base_model().named_modules() if isinstance(each[1], LoraLayer)
+    ]
+    for path, layer in layers:
+        if name not in layer.lora_A:
+            raise KitError(f"The adapter of {path} is no plain LoRA. Merge it: --to gguf.")
+        A, B = layer.lora_A[name].weight, layer.lora_B[name].weight
+        yield path, A.detach().float().cpu(), B.detach().float().cpu(), layer.scaling[name]
 
 
 def _write(writer: Any, path: Path) -> Path:
-    try:
+    def write() -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    except OSError as problem:
-        raise KitError(f"{path} could not be written: {problem.strerror}.") from problem
+
+    try:
+        with_room(path, write, "Make room there, or choose another place.")
     finally:
         writer.close()
     return path

@@ -8,11 +8,12 @@ in silence is to round the sum to 4 bits again: most of what was learned is smal
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .. import KitError
-from ..engine import dense_weight
-from ..machine import exact_machine, release_memory
+from ..machine import exact_machine
 from ..models import Model, Tokenizer, load, quiet
-from ..runs import TrainConfig, adapted_run, load_adapter, load_run, require_match, require_trained
+from ..runs import Run, TrainConfig, open_run, require_adapter, require_trained
 
 BASES = ("dequantized", "original")
 
@@ -22,73 +23,79 @@ def merge(run: str | Path, into: str = "dequantized") -> tuple[Model, Tokenizer]
 
     Args:
         run: the run folder.
-        into: "dequantized", the 4-bit weights that it was trained against, or "original", the
-            weights that the base has without quantization.
+        into: "dequantized", the weights that it was trained against, or "original", the weights
+            that the base has without quantization.
 
     Returns:
         (a plain transformers model in eval mode, tokenizer).
 
     Raises:
         KitError: no adapter, an empty one, an unknown base, or a run that is not what was trained.
-
-    Source: LoRA (arXiv 2106.09685), equation 3; PEFT's `merge_and_unload` on dense weights.
     """
-    if into not in BASES:
-        raise KitError(f"An adapter merges into one of {', '.join(BASES)}, not {into!r}.")
-    folder, config = adapted_run(run)
-    model, tokenizer = load_base(config, into)
-    require_match(folder)
-    tuned = load_adapter(model, folder)
-    require_trained(tuned, folder)
-    with quiet():
-        merged = tuned.merge_and_unload(safe_merge=True)
-    return merged.eval(), tokenizer
+    opened = open_run(run)
+    require_mergeable(opened, into)
+    tuned, tokenizer = opened.load(exact_machine())
+    require_trained(tuned, opened.folder)
+    return merge_adapter(tuned, opened.config, into), tokenizer
 
 
-def load_base(config: TrainConfig, into: str = "dequantized") -> tuple[Model, Tokenizer]:
-    """A run's base without its adapter, as dense fp32 weights.
+def require_mergeable(run: Run, into: str) -> None:
+    """Refuse, before anything is loaded, what `merge_adapter` and `dense_base` cannot do.
 
     Args:
-        config: of the run.
+        run: the run.
         into: see `merge`.
 
     Raises:
-        KitError: weights that were in int8, which have no exact dense form here.
+        KitError: an unknown base, no adapter, or weights that were in int8, which have no exact
+            dense form here.
     """
-    machine = exact_machine()
-    model, tokenizer = load(config.model, "32bit", machine)
-    if into == "dequantized" and config.precision in ("nf4", "fp4"):
-        packed, _ = load(config.model, config.precision, machine)
-        dequantize_into(packed, model)
-        del packed
-        release_memory()
-    elif into == "dequantized" and config.precision == "int8":
+    if into not in BASES:
+        raise KitError(f"An adapter merges into one of {', '.join(BASES)}, not {into!r}.")
+    require_adapter(run.folder)
+    if into == "dequantized" and run.config.precision == "int8":
         raise KitError(
             "The run was trained on int8 weights, whose products are rounded too: no dense "
             "weights equal them. Merge into the original ones (--into original)."
         )
-    return model, tokenizer
 
 
-def dequantize_into(packed: Any, dense: Any) -> int:
-    """Give a dense model the values that a 4-bit copy of it stands for.
+def merge_adapter(tuned: Any, config: TrainConfig, into: str) -> Any:
+    """A loaded adapter merged into dense fp32 weights.
 
     Args:
-        packed: a bitsandbytes 4-bit model.
-        dense: the same model without quantization, changed in place.
+        tuned: a PEFT model of the run, not to be used afterwards: its base becomes the result.
+        config: of the run.
+        into: see `merge`.
 
-    Returns:
-        How many layers took new values.
+    Source: LoRA (arXiv 2106.09685), equation 3; PEFT's `merge_and_unload` on dense weights.
     """
-    from bitsandbytes.nn import Linear4bit
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-    count = 0
-    for name, layer in packed.named_modules():
-        if isinstance(layer, Linear4bit):
-            weight = dense.get_submodule(name).weight
-            weight.data = dense_weight(layer, weight.dtype).to(weight.device)
-            count += 1
-    return count
+    lora = tuned.peft_config[tuned.active_adapter]
+    with quiet():
+        weights = get_peft_model_state_dict(tuned)
+        dense = get_peft_model(dense_base(tuned, config, into), lora)
+        set_peft_model_state_dict(dense, weights)
+        return dense.merge_and_unload(safe_merge=True).eval()
+
+
+def dense_base(tuned: Any, config: TrainConfig, into: str) -> Any:
+    """A run's base without its adapter, as dense fp32 weights.
+
+    Args:
+        tuned: a PEFT model of the run, not to be used afterwards.
+        config: of the run.
+        into: see `merge`.
+    """
+    if into == "original" and config.precision != "32bit":
+        return load(config.model, "32bit", exact_machine())[0]
+    base = tuned.unload()
+    if config.precision in ("nf4", "fp4"):
+        with quiet():
+            base = base.dequantize(torch.float32)
+        base._weight_conversions = None  # it would be saved as the 4-bit file that it came from
+    return base.float()
 
 
 def naive_merge(run: str | Path) -> tuple[Model, Tokenizer]:
@@ -101,18 +108,19 @@ def naive_merge(run: str | Path) -> tuple[Model, Tokenizer]:
         run: the run folder, of a run on nf4 or fp4 weights.
 
     Returns:
-        (a 4-bit model in eval mode, tokenizer), to be read with `read_model`.
+        (a 4-bit model in eval mode, tokenizer), to be read with `model_outputs`.
 
     Raises:
         KitError: no adapter, or weights that were not in 4 bits.
     """
-    folder, config = adapted_run(run)
-    if config.precision not in ("nf4", "fp4"):
+    opened = open_run(run)
+    require_adapter(opened.folder)
+    if opened.config.precision not in ("nf4", "fp4"):
         raise KitError(
-            f"{folder} was trained on {config.precision} weights; the trap needs 4 bits."
+            f"{run} was trained on {opened.config.precision} weights; the trap needs 4 bits."
         )
-    tuned, tokenizer = load_run(folder, exact_machine())
-    require_trained(tuned, folder)
+    tuned: Any
+    tuned, tokenizer = opened.load(exact_machine())
+    require_trained(tuned, opened.folder)
     with quiet():
-        merged = tuned.merge_and_unload()
-    return merged.eval(), tokenizer
+        return tuned.merge_and_unload().eval(), tokenizer

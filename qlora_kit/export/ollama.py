@@ -6,6 +6,8 @@ from .. import KitError
 from ..data import render, stop_ids
 from ..models import Model, Tokenizer
 
+_MARKS = {"system": "<<1>>", "user": "<<2>>", "assistant": "<<3>>"}  # stand for a role's words
+
 
 def modelfile(
     tokenizer: Tokenizer,
@@ -30,18 +32,18 @@ def modelfile(
     lines = [f"FROM ./{weights}"]
     if adapter:
         lines.append(f"ADAPTER ./{adapter}")
-    pieces = _pieces(tokenizer)
-    if pieces is None:
+    wrappers = _wrappers(tokenizer)
+    if wrappers is None:
         lines.append("# The chat template does more than wrap turns; Ollama takes the GGUF's own.")
     else:
         turns = "{{ else }}".join(
             f'{{{{ if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
-            for role, (before, after) in pieces.items()
+            for role, (before, after) in wrappers.items()
         )
-        ends = "{{ end }}" * len(pieces)
-        opening = pieces["assistant"][0]
+        ends = "{{ end }}" * len(wrappers)
+        opening = wrappers["assistant"][0]
         lines.append(f'TEMPLATE """{{{{ range .Messages }}}}{turns}{ends}{{{{ end }}}}{opening}"""')
-        system = _default_system(tokenizer, pieces) if system is None else system
+        system = _default_system(tokenizer, wrappers) if system is None else system
     if system:
         lines.append(f'SYSTEM """{system}"""')
     stops = sorted(stop_ids(tokenizer, model))
@@ -49,40 +51,44 @@ def modelfile(
     return "\n".join(lines) + "\n"
 
 
-def _pieces(tokenizer: Tokenizer) -> dict[str, tuple[str, str]] | None:
+def _wrappers(tokenizer: Tokenizer) -> dict[str, tuple[str, str]] | None:
     """What the template puts before and after each role's words; None where that is not all."""
-    words = {"system": "<<1>>", "user": "<<2>>", "assistant": "<<3>>"}
-    talk = [{"role": role, "content": text} for role, text in words.items()]
+    turns = [{"role": role, "content": mark} for role, mark in _MARKS.items()]
+    longer = [*turns, turns[1]]
     try:
-        rest, befores = _render(tokenizer, talk), []
-        for text in words.values():
-            before, rest = rest.split(text)
-            befores.append(before)
-        # All turns close alike: what is left at the end also stands before the second and third.
-        pieces = {
-            role: (before if role == "system" else before.removeprefix(rest), rest)
-            for role, before in zip(words, befores, strict=True)
-        }
-        longer = [*talk, *talk[1:2]]
-        made = "".join(pieces[m["role"]][0] + m["content"] + rest for m in longer)
-        same = made + pieces["assistant"][0] == _render(tokenizer, longer, answer_next=True)
-    except (KitError, ValueError):
+        before_system, rest = _render(tokenizer, turns).split(_MARKS["system"])
+        before_user, rest = rest.split(_MARKS["user"])
+        before_assistant, close = rest.split(_MARKS["assistant"])
+        expected = _render(tokenizer, longer, answer_next=True)
+    except (KitError, ValueError):  # a turn is refused, left out or written twice
         return None
-    return pieces if same and '"""' not in made and "{{" not in made else None
+    # All turns close alike: what ends the last one also stands before the second and the third.
+    wrappers = {
+        "system": (before_system, close),
+        "user": (before_user.removeprefix(close), close),
+        "assistant": (before_assistant.removeprefix(close), close),
+    }
+    wrapped = "".join(wrappers[turn["role"]][0] + turn["content"] + close for turn in longer)
+    if wrapped + wrappers["assistant"][0] != expected or '"""' in wrapped or "{{" in wrapped:
+        return None
+    return wrappers
 
 
-def _render(tokenizer: Tokenizer, talk: list[dict[str, str]], answer_next: bool = False) -> str:
+def _render(tokenizer: Tokenizer, turns: list[dict[str, str]], answer_next: bool = False) -> str:
     """A conversation without the token that begins all text: Ollama adds that by itself."""
-    text, begin = render(tokenizer, talk, answer_next), tokenizer.bos_token
+    text = render(tokenizer, turns, answer_next)
+    begin = tokenizer.bos_token
     return text.removeprefix(begin) if begin and text.count(begin) == 1 else text
 
 
-def _default_system(tokenizer: Tokenizer, pieces: dict[str, tuple[str, str]]) -> str | None:
+def _default_system(tokenizer: Tokenizer, wrappers: dict[str, tuple[str, str]]) -> str | None:
     """The system prompt that the template puts where there is none."""
-    user, (opening, close) = pieces["user"][0] + "<<2>>", pieces["system"]
+    opening, close = wrappers["system"]
+    question = _MARKS["user"]
     try:
-        head = _render(tokenizer, [{"role": "user", "content": "<<2>>"}]).split(user)[0]
+        text = _render(tokenizer, [{"role": "user", "content": question}])
     except KitError:
         return None
+    head = text.split(wrappers["user"][0] + question)[0]
     inside = head.startswith(opening) and head.endswith(close)
     return head[len(opening) : len(head) - len(close)] if inside else None

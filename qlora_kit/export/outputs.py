@@ -1,18 +1,20 @@
-"""What a model says, read in one way from transformers and from llama.cpp, to be compared.
+"""The outputs of a model, from transformers and from llama.cpp alike, to be compared.
 
-A sheet fixes what both are asked: held-out conversations and places in their answers. A reading
-holds the next-token distribution at each place, the answers, the rendered prompts and tokens.
+The prompts are the same for both: held-out conversations and places in their answers. The outputs
+are the next-token distribution at each place, the answers, the rendered prompts and the tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from .. import KitError
 from ..data import IGNORED, Conversation, encode, render, stop_ids
-from ..engine import ready
+from ..engine import fast_generation
 from ..evaluate import MAX_NEW_TOKENS, Answer, generate
 from ..models import Model, Tokenizer
 from ..serve import running_llama_cpp
@@ -31,7 +33,7 @@ TOKEN_TEXTS = (
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Prompts:
     """What every model is asked.
 
     conversations: held out, each with its answer.   prefixes: token ids; what follows each is
@@ -45,23 +47,27 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one model said. log_probs: (prefixes, vocabulary) fp32, in nats."""
+class Outputs:
+    """What one model makes of the prompts, in their order.
+
+    log_probs: (prefixes, vocabulary) fp32, in nats.   rendered: the questions by its chat
+    template.   tokens: the ids of each text.
+    """
 
     log_probs: np.ndarray
     answers: tuple[Answer, ...]
-    prompts: tuple[str, ...]
+    rendered: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
 
 
-def make_sheet(
+def make_prompts(
     model: Model,
     tokenizer: Tokenizer,
     conversations: Sequence[Conversation],
     questions: int = 32,
     places: int = 4,
     max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Sheet:
+) -> Prompts:
     """Choose questions at even distances, and places at even distances in their answers.
 
     Args:
@@ -85,59 +91,57 @@ def make_sheet(
         learned = [i for i, label in enumerate(example.labels) if label != IGNORED and i]
         picks = np.linspace(0, len(learned) - 1, min(places, len(learned)))
         prefixes += [tuple(example.input_ids[: learned[round(pick)]]) for pick in picks]
-    prompts = [render(tokenizer, row.messages[:-1], answer_next=True) for row in chosen]
-    return Sheet(tuple(chosen), tuple(prefixes), (*TOKEN_TEXTS, *prompts), max_new_tokens)
+    rendered = [render(tokenizer, row.messages[:-1], answer_next=True) for row in chosen]
+    return Prompts(tuple(chosen), tuple(prefixes), (*TOKEN_TEXTS, *rendered), max_new_tokens)
 
 
-def read_model(model: Model, tokenizer: Tokenizer, sheet: Sheet) -> Reading:
-    """Read a model in transformers, from fp32 weights where they fit (`engine.ready`).
+def model_outputs(model: Any, tokenizer: Any, prompts: Prompts) -> Outputs:
+    """The outputs of a model in transformers, from fp32 weights where they fit.
 
     Args:
         model, tokenizer: from `runs.load_run`, `merge` or `models.load`.
-        sheet: from `make_sheet`.
+        prompts: from `make_prompts`.
     """
-    import torch
-
-    prompts = [list(row.messages[:-1]) for row in sheet.conversations]
-    with ready(model), torch.inference_mode():
+    questions = [list(row.messages[:-1]) for row in prompts.conversations]
+    with fast_generation(model), torch.inference_mode():
         log_probs = []
-        for prefix in sheet.prefixes:
+        for prefix in prompts.prefixes:
             ids = torch.tensor([prefix], device=model.device)
             logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1]
             log_probs.append(logits.float().log_softmax(-1).cpu().numpy())
-        answers = generate(model, tokenizer, prompts, sheet.max_new_tokens)
-    return Reading(
+        answers = generate(model, tokenizer, questions, prompts.max_new_tokens)
+    return Outputs(
         np.stack(log_probs),
         tuple(answers),
-        tuple(render(tokenizer, prompt, answer_next=True) for prompt in prompts),
-        tuple(tuple(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in sheet.texts),
+        tuple(render(tokenizer, question, answer_next=True) for question in questions),
+        tuple(tuple(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in prompts.texts),
     )
 
 
-def read_gguf(path: str | Path, sheet: Sheet, adapter: str | Path | None = None) -> Reading:
-    """Read a GGUF file in llama.cpp, by its own tokenizer, template and sampler.
+def gguf_outputs(path: str | Path, prompts: Prompts, adapter: str | Path | None = None) -> Outputs:
+    """The outputs of a GGUF file in llama.cpp, by its own tokenizer, template and sampler.
 
-    The distributions are those that llama.cpp computes from the sheet's token ids, over all of
+    The distributions are those that llama.cpp computes from the prompts' token ids, over all of
     its vocabulary. The answers take the way of a chat: messages in, text out.
 
     Args:
         path: the model.
-        sheet: from `make_sheet`.
+        prompts: from `make_prompts`.
         adapter: a GGUF adapter to put on it.
 
     Raises:
         KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
     """
-    room = max(len(prefix) for prefix in sheet.prefixes) + sheet.max_new_tokens + 8
+    room = max(len(prefix) for prefix in prompts.prefixes) + prompts.max_new_tokens + 8
     with running_llama_cpp(path, adapter, room) as server:
-        prompts, answers = [], []
-        for row in sheet.conversations:
+        rendered, answers = [], []
+        for row in prompts.conversations:
             messages = list(row.messages[:-1])
-            prompts.append(server.ask("/apply-template", messages=messages)["prompt"])
-            answers.append(server.answer(messages, sheet.max_new_tokens))
+            rendered.append(server.ask("/apply-template", messages=messages)["prompt"])
+            answers.append(server.answer(messages, prompts.max_new_tokens))
         tokens = [
             tuple(server.ask("/tokenize", content=text, parse_special=True)["tokens"])
-            for text in sheet.texts
+            for text in prompts.texts
         ]
-        log_probs = [server.log_probs(prefix) for prefix in sheet.prefixes]
-    return Reading(np.stack(log_probs), tuple(answers), tuple(prompts), tuple(tokens))
+        log_probs = [server.log_probs(prefix) for prefix in prompts.prefixes]
+    return Outputs(np.stack(log_probs), tuple(answers), tuple(rendered), tuple(tokens))

@@ -1,14 +1,13 @@
 """Is the exported model the model that was trained? Each step against the adapter it came from.
 
-    KL(adapter || step) = sum p_adapter (log p_adapter - log p_step)     at each place of a sheet
+    KL(adapter || step) = sum p_adapter (log p_adapter - log p_step)     at each place
 
 A bad merge, rows in a wrong order, a lost template or another tokenizer raise no error; they show
 here, and the gate stops them.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from .. import KitError, stats
 from ..evaluate import token_f1
-from .outputs import Reading, Sheet
+from .outputs import Outputs, Prompts
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,26 @@ class Step:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is worse than allowed, in words; none means that the step passes."""
-        said = []
+        problems = []
         if self.kl_base <= self.kl_mean:
-            said.append(f"it is no nearer to the adapter (KL {self.kl_mean:.5f}) than to the "
-                        f"untrained base (KL {self.kl_base:.5f})")  # fmt: skip
+            problems.append(
+                f"it is no nearer to the adapter (KL {self.kl_mean:.5f}) than to the untrained "
+                f"base (KL {self.kl_base:.5f})"
+            )
         if not self.kl_mean <= self.bound.kl_mean:
-            said.append(f"mean KL {self.kl_mean:.5f}, at most {self.bound.kl_mean} is allowed")
+            problems.append(f"mean KL {self.kl_mean:.5f}, at most {self.bound.kl_mean} is allowed")
         if self.top1 < self.bound.top1:
-            said.append(f"top-1 agreement {self.top1:.3f}, {self.bound.top1} is needed")
+            problems.append(f"top-1 agreement {self.top1:.3f}, {self.bound.top1} is needed")
         if self.score_change.high < 0:
-            said.append(f"its answers are worse, token F1 {self.score_change}")
+            problems.append(f"its answers are worse, token F1 {self.score_change}")
         if self.prompts_equal < 1:
-            said.append(f"only {self.prompts_equal:.0%} of the prompts are rendered alike: the "
-                        "chat template differs")  # fmt: skip
+            problems.append(
+                f"only {self.prompts_equal:.0%} of the prompts are rendered alike: the chat "
+                "template differs"
+            )
         if self.tokens_equal < 1:
-            said.append(f"only {self.tokens_equal:.0%} of the texts give the same token ids")
-        return tuple(said)
+            problems.append(f"only {self.tokens_equal:.0%} of the texts give the same token ids")
+        return tuple(problems)
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,8 @@ class Parity:
 
     def as_json(self) -> dict[str, Any]:
         """The report as it stands in parity.json."""
-        told = dataclasses.asdict(self)
-        for row, step in zip(told["steps"], self.steps, strict=True):
-            row["problems"] = list(step.problems)
-        return told | {"passed": self.passed}
+        steps = [asdict(step) | {"problems": list(step.problems)} for step in self.steps]
+        return asdict(self) | {"steps": steps, "passed": self.passed}
 
     def rows(self) -> list[tuple[str, ...]]:
         """The report as text, one row a step, in the order of `COLUMNS`."""
@@ -122,48 +123,58 @@ class Parity:
         ]
 
 
-COLUMNS = ("step", "mean KL", "worst KL", "top-1", "KL from base", "token F1",
-           "step - adapter [95 %]", "prompts", "tokens", "verdict")  # fmt: skip
+COLUMNS = (
+    "step",
+    "mean KL",
+    "worst KL",
+    "top-1",
+    "KL from base",
+    "token F1",
+    "step - adapter [95 %]",
+    "prompts",
+    "tokens",
+    "verdict",
+)
 
 
-def divergence(reference: Reading, other: Reading) -> np.ndarray:
+def divergence(reference: Outputs, other: Outputs) -> np.ndarray:
     """KL(reference || other) at each place, in nats.
 
     Args:
-        reference, other: of one sheet.
+        reference, other: for the same prompts.
 
     Returns:
         (places,) float64, never below 0.
 
     Raises:
-        KitError: readings of different vocabularies or sheets.
+        KitError: outputs of different vocabularies or for different prompts.
     """
     if reference.log_probs.shape != other.log_probs.shape:
         raise KitError(
-            f"Readings of {reference.log_probs.shape} and {other.log_probs.shape} places and "
-            "tokens cannot be compared: they need one sheet and one vocabulary."
+            f"Outputs of {reference.log_probs.shape} and {other.log_probs.shape} places and "
+            "tokens cannot be compared: they need the same prompts and one vocabulary."
         )
     p = reference.log_probs.astype(np.float64)
     return np.maximum((np.exp(p) * (p - other.log_probs)).sum(axis=1), 0)
 
 
-def compare(
-    name: str, sheet: Sheet, base: Reading, adapter: Reading, step: Reading, bound: Bound
+def compare_outputs(
+    name: str, prompts: Prompts, base: Outputs, adapter: Outputs, step: Outputs, bound: Bound
 ) -> Step:
     """Set a step of an export beside the adapter that it came from.
 
     Args:
         name: of the step.
-        sheet: what all of them were asked.
+        prompts: what all of them were asked.
         base, adapter: the model before and after training.
         step: what is checked.
         bound: what the step may lose.
 
     Raises:
-        KitError: readings that cannot be compared.
+        KitError: outputs that cannot be compared.
     """
     kl = divergence(adapter, step)
-    before, after = scores(sheet, adapter), scores(sheet, step)
+    before, after = scores(prompts, adapter), scores(prompts, step)
     return Step(
         name=name,
         places=len(kl),
@@ -173,20 +184,20 @@ def compare(
         kl_base=float(divergence(base, step).mean()),
         score=fmean(after),
         score_change=stats.paired_interval(before, after, graded=True),
-        prompts_equal=_share_equal(adapter.prompts, step.prompts),
+        prompts_equal=_share_equal(adapter.rendered, step.rendered),
         tokens_equal=_share_equal(adapter.tokens, step.tokens),
         bound=bound,
     )
 
 
-def scores(sheet: Sheet, reading: Reading) -> list[float]:
-    """Token F1 of each answer against the sheet's own, from 0 to 1.
+def scores(prompts: Prompts, outputs: Outputs) -> list[float]:
+    """Token F1 of each answer against the one in the conversation, from 0 to 1.
 
     Args:
-        sheet: with the reference answers.
-        reading: of that sheet.
+        prompts: with the reference answers.
+        outputs: for these prompts.
     """
-    pairs = zip(reading.answers, sheet.conversations, strict=True)
+    pairs = zip(outputs.answers, prompts.conversations, strict=True)
     return [token_f1(answer.text, row.answer) for answer, row in pairs]
 
 

@@ -5,28 +5,30 @@ an export that is there is one whose parity report is good.
 """
 
 import json
-import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from .. import KitError
 from ..data import Conversation, read, rows_of
-from ..machine import exact_machine, release_memory
-from ..models import Model, Tokenizer, load, quiet
-from ..runs import TrainConfig, adapted_run, load_run, require_trained, trained_system
+from ..machine import exact_machine, flush_all, release_memory, write_text
+from ..models import Tokenizer, load, quiet
+from ..runs import Run, TrainConfig, open_run, require_trained, with_room
 from .cards import license_of, model_card
 from .gguf_writer import QUANTS, architecture_of, write_adapter, write_gguf
-from .merging import BASES, load_base, merge
+from .merging import dense_base, merge_adapter, require_mergeable
 from .ollama import modelfile
-from .outputs import Reading, Sheet, make_sheet, read_gguf, read_model
-from .parity import BOUNDS, Bound, Parity, Step, compare, require_parity, scores
+from .outputs import Outputs, Prompts, gguf_outputs, make_prompts, model_outputs
+from .parity import BOUNDS, Parity, Step, compare_outputs, require_parity, scores
 
 TARGETS = ("merged", "gguf", "adapter-gguf")
+_WAY_OUT = "Make room there, or choose another --output."
 
 
 @dataclass(frozen=True)
@@ -41,35 +43,42 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is asked for; say tells people how far it is."""
+    """What is asked for, and the folder to write into; say tells people how far it is."""
 
-    folder: Path
-    config: TrainConfig
+    run: Run
     quant: str
     into: str
+    conversations: Sequence[Conversation]
+    questions: int
     shard_size: str
+    scratch: Path
     say: Callable[[str], None]
+
+    @property
+    def name(self) -> str:
+        """The run's, for people."""
+        return self.run.folder.resolve().name
 
 
 @dataclass
 class _Check:
-    """The sheet with what base and adapter said, and the steps checked so far."""
+    """The outputs of base and adapter, and the steps that were compared with them so far."""
 
-    sheet: Sheet
-    base: Reading
-    adapter: Reading
+    prompts: Prompts
+    base: Outputs
+    adapter: Outputs
     into: str
     steps: list[Step] = field(default_factory=list)
 
-    def step(self, name: str, reading: Reading, bound: str) -> None:
-        limits = [BOUNDS[bound], *([BOUNDS["original"]] if self.into == "original" else [])]
-        loosest = Bound(max(b.kl_mean for b in limits), min(b.top1 for b in limits))
-        self.steps.append(compare(name, self.sheet, self.base, self.adapter, reading, loosest))
-        require_parity(self.report())  # the first bad step ends it: the rest would only repeat it
+    def step(self, name: str, outputs: Outputs, bound: str) -> None:
+        limit = BOUNDS["original" if self.into == "original" else bound]
+        step = compare_outputs(name, self.prompts, self.base, self.adapter, outputs, limit)
+        self.steps.append(step)
+        require_parity(self.parity())  # the first bad step ends it: the rest would only repeat it
 
-    def report(self) -> Parity:
-        score = fmean(scores(self.sheet, self.adapter))
-        return Parity(len(self.sheet.conversations), score, tuple(self.steps))
+    def parity(self) -> Parity:
+        score = fmean(scores(self.prompts, self.adapter))
+        return Parity(len(self.prompts.conversations), score, tuple(self.steps))
 
 
 def export(
@@ -109,104 +118,118 @@ def export(
             an architecture that cannot be written, a folder that is there already, or a step that
             fails the parity gate.
     """
-    folder, config = adapted_run(run)
-    for value, known in ((to, TARGETS), (quant, QUANTS), (into, BASES)):
-        if value not in known:
-            raise KitError(f"There is no {value!r}: choose one of {', '.join(known)}.")
-    job = _Job(folder, config, quant, into, shard_size, report or (lambda line: None))
+    opened = open_run(run)
+    for value, choices in ((to, TARGETS), (quant, QUANTS)):
+        if value not in choices:
+            raise KitError(f"There is no {value!r}: choose one of {', '.join(choices)}.")
+    require_mergeable(opened, into)
     name = to if to == "merged" else f"{to}-{quant}"
-    final = Path(output).expanduser() if output else folder / "export" / name
-    conversations = _held_out(data, config, (prompt_field, completion_field))
+    final = Path(output).expanduser() if output else opened.folder / "export" / name
+    conversations = _held_out(data, opened.config, (prompt_field, completion_field))
+    say = report or (lambda line: None)
+    writer = {"merged": _write_merged, "gguf": _write_gguf, "adapter-gguf": _write_both}[to]
     with _built_beside(final) as scratch:
-        check = _read_both(job, to, scratch, conversations, questions)
-        writers = {"merged": _write_merged, "gguf": _write_gguf, "adapter-gguf": _write_both}
-        what = writers[to](job, scratch, check)
-        parity = check.report()
-        (scratch / "README.md").write_text(model_card(folder, config, what, parity), "utf-8")
-        text = json.dumps(parity.as_json(), indent=1, ensure_ascii=False)
-        (scratch / "parity.json").write_text(text + "\n", "utf-8")
+        job = _Job(opened, quant, into, conversations, questions, shard_size, scratch, say)
+        description, parity = writer(job)
+        texts = {
+            "README.md": model_card(opened, description, parity),
+            "parity.json": json.dumps(parity.as_json(), indent=1, ensure_ascii=False) + "\n",
+        }
+        with_room(final, lambda: _publish(scratch, final, texts), _WAY_OUT)
     weights = sorted(p for p in final.iterdir() if p.suffix in (".gguf", ".safetensors"))
     size = sum(path.stat().st_size for path in weights)
     return Exported(final, tuple(path.name for path in weights), size, parity)
 
 
-def _read_both(
-    job: _Job, to: str, scratch: Path, conversations: list[Conversation], questions: int
-) -> _Check:
-    """Base and adapter, as they are in transformers; the adapter is written while it is there."""
+def _load(job: _Job) -> tuple[Any, Tokenizer]:
     job.say("loading the adapter on its base")
-    model, tokenizer = load_run(job.folder, exact_machine())
-    require_trained(model, job.folder)
-    if to != "merged":
-        architecture_of(model.get_base_model().config)  # refused before the long work
-    if to == "adapter-gguf":
-        write_adapter(model, scratch / "adapter.gguf", job.folder.resolve().name)
-    sheet = make_sheet(model, tokenizer, conversations, questions)
-    job.say(f"reading base and adapter on {len(sheet.conversations)} questions")
-    with model.disable_adapter():
-        base = read_model(model, tokenizer, sheet)
-    check = _Check(sheet, base, read_model(model, tokenizer, sheet), job.into)
-    del model
-    release_memory()
-    return check
+    tuned, tokenizer = job.run.load(exact_machine())
+    require_trained(tuned, job.run.folder)
+    return tuned, tokenizer
 
 
-def _write_merged(job: _Job, scratch: Path, check: _Check) -> str:
+def _read_both(job: _Job, tuned: Any, tokenizer: Tokenizer) -> _Check:
+    """What base and adapter say, as they are in transformers."""
+    prompts = make_prompts(tuned, tokenizer, job.conversations, job.questions)
+    job.say(f"reading base and adapter on {len(prompts.conversations)} questions")
+    with tuned.disable_adapter():
+        base = model_outputs(tuned, tokenizer, prompts)
+    return _Check(prompts, base, model_outputs(tuned, tokenizer, prompts), job.into)
+
+
+def _write_merged(job: _Job) -> tuple[str, Parity]:
     """Save, then read what was saved: that is what others will load."""
     import torch
 
+    model, tokenizer = _load(job)
+    check = _read_both(job, model, tokenizer)
     job.say(f"merging into the {job.into} base")
-    model, tokenizer = merge(job.folder, job.into)
+    model = merge_adapter(model, job.run.config, job.into)
+    model = model.to(torch.bfloat16)
     with quiet():
-        model.to(torch.bfloat16).save_pretrained(scratch, max_shard_size=job.shard_size)
-        tokenizer.save_pretrained(scratch)
+        with_room(job.scratch, partial(_save, job, model, tokenizer), _WAY_OUT)
     del model
     release_memory()
     job.say("reading the merged model")
-    model, tokenizer = load(str(scratch), "32bit", exact_machine())
-    check.step("merged, bf16", read_model(model, tokenizer, check.sheet), "merged")
-    return f"The adapter merged into the {job.into} weights of its base, in bf16 safetensors."
+    saved, tokenizer = load(str(job.scratch), "32bit", exact_machine())
+    check.step("merged, bf16", model_outputs(saved, tokenizer, check.prompts), "merged")
+    description = (
+        f"The adapter merged into the {job.into} weights of its base, in bf16 safetensors."
+    )
+    return description, check.parity()
 
 
-def _write_gguf(job: _Job, scratch: Path, check: _Check) -> str:
+def _write_gguf(job: _Job) -> tuple[str, Parity]:
+    model, tokenizer = _load(job)
+    architecture_of(model.get_base_model().config)  # refused before the long work
+    check = _read_both(job, model, tokenizer)
     job.say(f"merging into the {job.into} base")
-    model, tokenizer = merge(job.folder, job.into)
-    check.step("merged, fp32", read_model(model, tokenizer, check.sheet), "f16")
-    file = f"model-{job.quant}.gguf"
-    _write_model(job, scratch / file, model, tokenizer, job.folder.resolve().name)
+    model = merge_adapter(model, job.run.config, job.into)
+    check.step("merged, fp32", model_outputs(model, tokenizer, check.prompts), "f16")
+    file = job.scratch / f"model-{job.quant}.gguf"
+    _write_model(job, file, model, tokenizer, job.name)
     del model
     release_memory()
     job.say("reading it in llama.cpp")
-    check.step(f"GGUF, {job.quant}", read_gguf(scratch / file, check.sheet), job.quant)
-    return (
-        f"The adapter merged into the {job.into} weights of its base, as {file} for llama.cpp. "
-        "`ollama create NAME -f Modelfile` takes it into Ollama."
+    check.step(f"GGUF, {job.quant}", gguf_outputs(file, check.prompts), job.quant)
+    description = (
+        f"The adapter merged into the {job.into} weights of its base, as {file.name} for "
+        "llama.cpp. `ollama create NAME -f Modelfile` takes it into Ollama."
     )
+    return description, check.parity()
 
 
-def _write_both(job: _Job, scratch: Path, check: _Check) -> str:
-    file = f"base-{job.quant}.gguf"
-    model, tokenizer = load_base(job.config, job.into)
-    name = Path(job.config.model).name
-    _write_model(job, scratch / file, model, tokenizer, name, "adapter.gguf")
+def _write_both(job: _Job) -> tuple[str, Parity]:
+    model, tokenizer = _load(job)
+    adapter = write_adapter(model, job.scratch / "adapter.gguf", job.name)
+    check = _read_both(job, model, tokenizer)
+    model = dense_base(model, job.run.config, job.into)
+    file = job.scratch / f"base-{job.quant}.gguf"
+    _write_model(job, file, model, tokenizer, Path(job.run.config.model).name, adapter.name)
     del model
     release_memory()
     job.say("reading both in llama.cpp")
-    reading = read_gguf(scratch / file, check.sheet, scratch / "adapter.gguf")
-    check.step(f"GGUF adapter on {job.quant}", reading, job.quant)
-    return (
-        f"The adapter alone, adapter.gguf, and the {job.into} weights of its base, {file}: "
-        f"`llama-server -m {file} --lora adapter.gguf`."
+    outputs = gguf_outputs(file, check.prompts, adapter)
+    check.step(f"GGUF adapter on {job.quant}", outputs, job.quant)
+    description = (
+        f"The adapter alone, adapter.gguf, and the {job.into} weights of its base, {file.name}: "
+        f"`llama-server -m {file.name} --lora adapter.gguf`."
     )
+    return description, check.parity()
+
+
+def _save(job: _Job, model: Any, tokenizer: Tokenizer) -> None:
+    model.save_pretrained(job.scratch, max_shard_size=job.shard_size)
+    tokenizer.save_pretrained(job.scratch)
 
 
 def _write_model(
-    job: _Job, path: Path, model: Model, tokenizer: Tokenizer, name: str, adapter: str = ""
-) -> None:  # fmt: skip
+    job: _Job, path: Path, model: Any, tokenizer: Tokenizer, name: str, adapter: str = ""
+) -> None:
     job.say(f"writing {path.name}")
-    write_gguf(model, tokenizer, path, job.quant, name, license_of(job.config.model))
-    text = modelfile(tokenizer, path.name, adapter, trained_system(job.folder), model)
-    (path.parent / "Modelfile").write_text(text, "utf-8")
+    write_gguf(model, tokenizer, path, job.quant, name, license_of(job.run.config.model))
+    text = modelfile(tokenizer, path.name, adapter, job.run.system, model)
+    with_room(path, lambda: write_text(path.with_name("Modelfile"), text), _WAY_OUT)
 
 
 def _held_out(
@@ -230,24 +253,19 @@ def _trained_columns(path: Path, config: TrainConfig) -> tuple[str | None, str |
 
 @contextmanager
 def _built_beside(final: Path) -> Iterator[Path]:
-    """A folder that takes its name only when all went well, and else is gone."""
+    """A folder to build in, gone again where nobody has given it its final name."""
     if final.exists():
         raise KitError(f"{final} is there already. Remove it, or choose another --output.")
-    scratch: Path | None = None
+    scratch = final.parent / f".{final.name}-{secrets.token_hex(4)}"
+    with_room(final, lambda: scratch.mkdir(parents=True), _WAY_OUT)
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
         yield scratch
-        scratch.chmod(0o777 & ~_umask())  # mkdtemp's is for its owner alone
-        scratch.rename(final)
-    except OSError as problem:
-        raise KitError(f"{final} could not be written: {problem.strerror or problem}.") from problem
     finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _publish(scratch: Path, final: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        write_text(scratch / name, text)
+    flush_all(scratch)
+    scratch.rename(final)

@@ -166,11 +166,15 @@ def peak_rss_gb() -> float:
     return peak / GB if sys.platform == "darwin" else peak * 1024 / GB
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide what a run does."""
+def versions(*further: str) -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a run does.
+
+    Args:
+        further: names of other packages to look up; "missing" where one is not installed.
+    """
     names = ("torch", "bitsandbytes", "transformers", "peft", "trl", "accelerate", "datasets")
     installed = {"python": platform.python_version()}
-    for name in ("qlora-kit", *names):
+    for name in ("qlora-kit", *names, *further):
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,10 @@
 """Threads: how idle ones wait, how many cores there are, and functions made ready for them."""
 
+import math
 import os
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 # torch and bitsandbytes each load GNU OpenMP, whose idle threads spin. Beside one busy process
 # that costs most of the speed; sleeping at once (OMP_WAIT_POLICY=PASSIVE) costs speed on a quiet
@@ -19,11 +22,24 @@ def apply_thread_policy(environ: dict[str, str] | os._Environ[str] = os.environ)
         environ.setdefault(name, value)
 
 
-def usable_cores() -> int:
-    """How many cores this process may run on."""
+def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may keep busy.
+
+    A container's share of the processor's time counts, not the host's cores behind it.
+
+    Args:
+        cgroup: where the control groups (version 2 or 1) are mounted.
+    """
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # absent, or "max"
+            text = " ".join((cgroup / name).read_text() for name in names)
+            quota, period = map(int, text.split())
+            if quota > 0:  # version 1 says -1 where there is no limit
+                cores = min(cores, math.ceil(quota / period))
+    return cores
 
 
 _MKL_FUNCTIONS = "acos asin atan cos erf erfc exp expm1 log log10 log1p log2 sin sqrt tan tanh"

@@ -1,5 +1,5 @@
-from .formulas import Settings as Settings
-from .formulas import cpu_settings as cpu_settings
+from .formulas import Workload as Workload
+from .formulas import workload_on as workload_on
 from .planner import MARGIN as MARGIN
 from .planner import Change as Change
 from .planner import Plan as Plan

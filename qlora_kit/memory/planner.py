@@ -15,10 +15,9 @@ from .formulas import (
     CUDA_CONTEXT,
     FRAGMENTATION,
     FUSED_ALLOCATOR,
-    Settings,
+    Workload,
     adapter_parameters,
     constant_bytes,
-    cpu_settings,
     dense_cache_bytes,
     gradient_bytes,
     is_fused,
@@ -29,6 +28,7 @@ from .formulas import (
     other_bytes,
     packed_bytes,
     tokens_at_once,
+    workload_on,
 )
 from .shapes import GIB, GPUS, SHAPES, ModelShape, find_gpu
 
@@ -66,7 +66,7 @@ class Plan:
     """
 
     shape: ModelShape
-    settings: Settings
+    workload: Workload
     terms: tuple[Term, ...]
     place: str
     capacity: int
@@ -99,18 +99,21 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """The plan for scripts."""
+        own = ("place", "capacity", "total", "fits")
         return {
-            "model": self.shape.name, "parameters": self.shape.parameters, "place": self.place,
-            "capacity": self.capacity, "margin": MARGIN, "total": self.total, "fits": self.fits,
+            "model": self.shape.name,
+            "parameters": self.shape.parameters,
+            "margin": MARGIN,
+            **{name: getattr(self, name) for name in own},
             "terms": [asdict(term) for term in self.terms],
             "advice": [asdict(change) for change in self.advice],
-            "settings": asdict(self.settings),
-        }  # fmt: skip
+            "workload": asdict(self.workload),
+        }
 
 
 def plan(
     shape: ModelShape,
-    settings: Settings | None = None,
+    workload: Workload | None = None,
     gpu: str | int | None = None,
     machine: Machine | None = None,
 ) -> Plan:
@@ -118,7 +121,7 @@ def plan(
 
     Args:
         shape: the model, from `find_shape`, `SHAPES` or `ModelShape.from_config`.
-        settings: the training; None means this package's own on that device.
+        workload: the training; None means this package's own on that device.
         gpu: a name in `GPUS`, or bytes at hand; None means this machine.
         machine: instead of this machine, when gpu is None.
 
@@ -127,93 +130,96 @@ def plan(
         whole process. tests/baselines/memory.json holds what it was measured against.
 
     Raises:
-        KitError: an unknown GPU, or settings that contradict it.
+        KitError: an unknown GPU, or workload that contradict it.
     """
-    place, capacity, device = _capacity(gpu, machine, settings)
-    if settings is None:
-        settings = cpu_settings() if device == "cpu" else Settings()
-    if settings.device != device:
-        raise KitError(
-            f"These settings are for {settings.device}, but {place} is {device}: name a GPU, or "
-            "take cpu_settings() on a CPU."
-        )
-    found = Plan(shape, settings, terms(shape, settings), place, capacity)
-    return found if found.fits else replace(found, advice=tuple(_advise(found)))
+    place, capacity, workload = _place(gpu, machine, workload)
+    prediction = Plan(shape, workload, terms(shape, workload), place, capacity)
+    return prediction if prediction.fits else replace(prediction, advice=_advise(prediction))
 
 
-def _capacity(
-    gpu: str | int | None, machine: Machine | None, settings: Settings | None
-) -> tuple[str, int, str]:
-    if isinstance(gpu, str):
-        place, capacity = find_gpu(gpu)
-        return place, capacity, "cuda"
+def _place(
+    gpu: str | int | None, machine: Machine | None, workload: Workload | None
+) -> tuple[str, int, Workload]:
+    """Where a training is planned: the place's name, its bytes, and the training there."""
     if gpu is not None:
-        return f"{gpu / 1e9:.1f} GB", gpu, settings.device if settings else "cuda"
-    machine = machine or detect()
-    if machine.device == "cuda":
-        return machine.name, int(machine.gpu_free_gb * 1e9), "cuda"
-    return f"this machine ({machine.name})", int(machine.free_memory_gb * 1e9), "cpu"
+        place, capacity = find_gpu(gpu) if isinstance(gpu, str) else (f"{gpu / 1e9:.1f} GB", gpu)
+        workload = workload or Workload()
+        device = "cuda" if isinstance(gpu, str) else workload.device
+    else:
+        machine = machine or detect()
+        workload = workload or workload_on(machine)
+        device = "cuda" if machine.device == "cuda" else "cpu"
+        place = machine.name if device == "cuda" else f"this machine ({machine.name})"
+        # What a GPU has free was asked through a CUDA context, which is in the plan as well.
+        free = machine.gpu_free_gb * 1e9 + CUDA_CONTEXT
+        capacity = int(free if device == "cuda" else machine.free_memory_gb * 1e9)
+    if workload.device != device:
+        raise KitError(
+            f"This workload is for {workload.device}, but {place} is {device}: name a GPU, or "
+            "take workload_on(machine) on a CPU."
+        )
+    return place, capacity, workload
 
 
-def terms(shape: ModelShape, settings: Settings) -> tuple[Term, ...]:
+def terms(shape: ModelShape, workload: Workload) -> tuple[Term, ...]:
     """All lines of a plan, in the order of a stacked bar; they sum to the peak.
 
     Args:
         shape: the model.
-        settings: the training.
+        workload: the training.
     """
-    adapters = adapter_parameters(shape, settings) * settings.adapter_bytes
-    fused = is_fused(shape, settings)
-    loss, layer = logits_bytes(shape, settings), live_layer_bytes(shape, settings)
+    adapters = adapter_parameters(shape, workload) * workload.adapter_bytes
+    fused = is_fused(shape, workload)
+    loss, layer = logits_bytes(shape, workload), live_layer_bytes(shape, workload)
     wider = "the loss over its logits" if loss >= layer else "one layer going backward"
-    kept = "each layer's input" if settings.checkpointing else "all that backward needs"
+    kept = "each layer's input" if workload.checkpointing else "all that backward needs"
     lines = [
-        Term("weights", packed_bytes(shape, settings), f"linear layers in {settings.precision}"),
-        Term("constants", constant_bytes(shape, settings), "absmax, to read the weights with"),
-        Term("dense cache", dense_cache_bytes(shape, settings), "weights dequantized once"),
-        Term("embeddings", other_bytes(shape, settings), "embedding, head and norms, unquantized"),
-        Term("adapters", adapters, f"rank {settings.rank}, {settings.targets}"),
-        Term("last good", adapters * settings.last_good, "adapters kept in case of divergence"),
-        Term("gradients", gradient_bytes(shape, settings), "of the adapters"),
-        Term("optimizer", optimizer_bytes(shape, settings), f"{settings.optimizer}, two moments"),
+        Term("weights", packed_bytes(shape, workload), f"linear layers in {workload.precision}"),
+        Term("constants", constant_bytes(shape, workload), "absmax, to read the weights with"),
+        Term("dense cache", dense_cache_bytes(shape, workload), "weights dequantized once"),
+        Term("embeddings", other_bytes(shape, workload), "embedding, head and norms, unquantized"),
+        Term("adapters", adapters, f"rank {workload.rank}, {workload.target_modules}"),
+        Term("last good", adapters * workload.last_good, "adapters kept in case of divergence"),
+        Term("gradients", gradient_bytes(shape, workload), "of the adapters"),
+        Term("optimizer", optimizer_bytes(shape, workload), f"{workload.optimizer}, two moments"),
         Term(
             "activations",
-            kept_bytes(shape, settings),
-            f"{kept}, {tokens_at_once(shape, settings):,} tokens",
+            kept_bytes(shape, workload),
+            f"{kept}, {tokens_at_once(shape, workload):,} tokens",
         ),
         Term("widest moment", max(loss, layer), wider),
     ]
     tensors = sum(line.bytes for line in lines)
     # Whole layers, taken in one order and freed in the other, leave few gaps behind.
-    orderly = 0 if settings.checkpointing else kept_bytes(shape, settings)
-    if settings.device == "cpu":
-        held = int(tensors * ((FUSED_ALLOCATOR if fused else CPU_ALLOCATOR) - 1))
-        lines.append(Term("allocator", held, "held by malloc"))
+    orderly = 0 if workload.checkpointing else kept_bytes(shape, workload)
+    if workload.device == "cpu":
+        factor = FUSED_ALLOCATOR if fused else CPU_ALLOCATOR
+        lines.append(Term("allocator", int(tensors * (factor - 1)), "held by malloc"))
         lines.append(Term("libraries", CPU_LIBRARIES, "Python, torch and the others"))
     else:
-        held = int((tensors - orderly) * (FRAGMENTATION - 1))
-        lines.append(Term("allocator", held, "held by torch"))
+        gaps = int((tensors - orderly) * (FRAGMENTATION - 1))
+        lines.append(Term("allocator", gaps, "held by torch"))
         lines.append(Term("CUDA context", CUDA_CONTEXT, "driver and kernels"))
     return tuple(line for line in lines if line.bytes)
 
 
 # Each step gives its candidates, from the mildest to the strongest.
-Candidates = Iterator[tuple[str, Settings]]
+Candidates = Iterator[tuple[str, Workload]]
 
 
-def _lower_precision(now: Settings) -> Candidates:
+def _lower_precision(now: Workload) -> Candidates:
     if not now.four_bit:
         yield "4-bit weights (--precision nf4)", replace(now, precision="nf4")
 
 
-def _checkpoint(now: Settings) -> Candidates:
+def _checkpoint(now: Workload) -> Candidates:
     if now.device == "cuda" and not now.checkpointing:
         yield "gradient checkpointing", replace(now, checkpointing=True)
     if now.attention == "eager":
         yield "SDPA instead of eager attention", replace(now, attention="sdpa", checkpointing=True)
 
 
-def _smaller_batch(now: Settings) -> Candidates:
+def _smaller_batch(now: Workload) -> Candidates:
     batch = now.batch
     while batch > 1:
         batch //= 2
@@ -221,27 +227,27 @@ def _smaller_batch(now: Settings) -> Candidates:
         yield f"micro-batch {batch}, accumulated {times} times", replace(now, batch=batch)
 
 
-def _lighter_loss(now: Settings) -> Candidates:
+def _lighter_loss(now: Workload) -> Candidates:
     if now.logits == "full":
         yield "a chunked or fused loss, no logits held whole", replace(now, logits="chunked")
 
 
-def _no_upcast(now: Settings) -> Candidates:
+def _no_upcast(now: Workload) -> Candidates:
     if now.upcast:
         yield "embedding and head left in 16 bits", replace(now, upcast=False)
 
 
-def _lighter_optimizer(now: Settings) -> Candidates:
+def _lighter_optimizer(now: Workload) -> Candidates:
     if now.device == "cuda" and "8bit" not in now.optimizer:
         yield "8-bit paged AdamW", replace(now, optimizer="paged-8bit")
 
 
-def _double_quant(now: Settings) -> Candidates:
+def _double_quant(now: Workload) -> Candidates:
     if now.four_bit and not now.double_quant:
         yield "double quantization", replace(now, double_quant=True)
 
 
-def _no_cache(now: Settings) -> Candidates:
+def _no_cache(now: Workload) -> Candidates:
     if now.device == "cpu" and now.four_bit and now.dense_cache:
         yield (
             "no cache of dequantized weights (--low-memory, slower)",
@@ -249,47 +255,52 @@ def _no_cache(now: Settings) -> Candidates:
         )
 
 
-def _shorter(now: Settings) -> Candidates:
+def _shorter(now: Workload) -> Candidates:
     length = now.sequence_length
     while length >= 2 * 128:
         length //= 2
         yield f"sequences of {length} tokens", replace(now, sequence_length=length)
 
 
-def _lower_rank(now: Settings) -> Candidates:
+def _lower_rank(now: Workload) -> Candidates:
     rank = now.rank
     while rank >= 2 * 4:
         rank //= 2
         yield f"rank {rank}", replace(now, rank=rank)
 
 
-_Step = Callable[[Settings], Candidates]
+_Step = Callable[[Workload], Candidates]
 _SAME_RESULT: tuple[_Step, ...] = (  # the adapter learns what it would have learned, or nearly
-    _lower_precision, _checkpoint, _smaller_batch, _lighter_loss, _no_upcast,
-    _lighter_optimizer, _double_quant, _no_cache,
-)  # fmt: skip
+    _lower_precision,
+    _checkpoint,
+    _smaller_batch,
+    _lighter_loss,
+    _no_upcast,
+    _lighter_optimizer,
+    _double_quant,
+    _no_cache,
+)
 _OTHER_RESULT: tuple[_Step, ...] = (_shorter, _lower_rank)
 
 
-def _advise(found: Plan) -> Iterator[Change]:
+def _advise(planned: Plan) -> tuple[Change, ...]:
     """Apply the steps one on another until it fits; where they do not do, a GPU and a model."""
-    changes, now = _apply(_SAME_RESULT, found)
-    yield from changes
+    changes, now = _apply(_SAME_RESULT, planned)
     if now.fits:
-        return
-    changes, cut = _apply(_OTHER_RESULT, now)
+        return tuple(changes)
+    shortened, cut = _apply(_OTHER_RESULT, now)
     if cut.fits:
-        yield from changes
-        return
+        return (*changes, *shortened)
     larger = sorted((int(gib * GIB), gpu) for gpu, gib in GPUS.items())
-    for capacity, gpu in larger if now.settings.device == "cuda" else ():
+    for capacity, gpu in larger if now.workload.device == "cuda" else ():
         if replace(now, capacity=capacity).fits:
-            yield Change(f"a larger GPU: {gpu}", 0, now.total, True)
+            changes.append(Change(f"a larger GPU: {gpu}", 0, now.total, True))
             break
     smaller = _smaller_model(now)
     if smaller:
-        saves = now.total - smaller.total
-        yield Change(f"or a smaller model: {smaller.shape.name}", saves, smaller.total, True)
+        what, total = f"or a smaller model: {smaller.shape.name}", smaller.total
+        changes.append(Change(what, now.total - total, total, True))
+    return tuple(changes)
 
 
 def _apply(steps: tuple[_Step, ...], now: Plan) -> tuple[list[Change], Plan]:
@@ -297,8 +308,8 @@ def _apply(steps: tuple[_Step, ...], now: Plan) -> tuple[list[Change], Plan]:
     changes = []
     for step in steps:
         best: tuple[str, Plan] | None = None
-        for what, settings in step(now.settings):
-            best = what, replace(now, settings=settings, terms=terms(now.shape, settings))
+        for what, workload in step(now.workload):
+            best = what, replace(now, workload=workload, terms=terms(now.shape, workload))
             if best[1].fits:
                 break
         if best is not None and best[1].total < now.total:
@@ -310,14 +321,14 @@ def _apply(steps: tuple[_Step, ...], now: Plan) -> tuple[list[Change], Plan]:
     return changes, now
 
 
-def _smaller_model(found: Plan) -> Plan | None:
-    """The largest that fits with these settings, of the same family where there is one."""
-    family = found.shape.name.split("-")[0].lower()
+def _smaller_model(planned: Plan) -> Plan | None:
+    """The largest that fits with these workload, of the same family where there is one."""
+    family = planned.shape.name.split("-")[0].lower()
     fitting = [
         tried
         for shape in SHAPES.values()
-        if shape.parameters < found.shape.parameters
-        and (tried := replace(found, shape=shape, terms=terms(shape, found.settings))).fits
+        if shape.parameters < planned.shape.parameters
+        and (tried := replace(planned, shape=shape, terms=terms(shape, planned.workload))).fits
     ]
     same = [tried for tried in fitting if tried.shape.name.lower().startswith(family)]
     fitting = same or fitting

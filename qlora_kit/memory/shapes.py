@@ -73,8 +73,8 @@ class ModelShape:
     def linears(self) -> dict[str, tuple[int, int]]:
         """A layer's linear weights, the ones that are quantized: name -> (in, out)."""
         h, i, q, kv = self.hidden, self.intermediate, self.query_width, self.kv_width
-        return {"q": (h, q), "k": (h, kv), "v": (h, kv), "o": (q, h),
-                "gate": (h, i), "up": (h, i), "down": (i, h)}  # fmt: skip
+        attention = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+        return attention | {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
 
     @property
     def linear_parameters(self) -> int:
@@ -115,9 +115,7 @@ class ModelShape:
                 f"{where}: the planner knows {', '.join(_KINDS)}, not {kind!r} (mixtures of "
                 "experts and other layouts keep other things). Choose a model of those kinds."
             )
-        wanted = ("hidden_size", "intermediate_size", "num_hidden_layers",
-                  "num_attention_heads", "vocab_size")  # fmt: skip
-        missing = [key for key in wanted if not isinstance(values.get(key), int)]
+        missing = [key for key in _SIZES if not isinstance(values.get(key), int)]
         if missing:
             raise KitError(f"{where}: {', '.join(missing)} missing; is it a language model's?")
         heads = values["num_attention_heads"]
@@ -137,6 +135,13 @@ class ModelShape:
         )
 
 
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+)
 _KINDS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gemma3_text")
 
 

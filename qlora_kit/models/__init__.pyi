@@ -8,6 +8,7 @@ from .cache import cached_models as cached_models
 from .cache import prune_copies as prune_copies
 from .embeddings import embed as embed
 from .embeddings import similarity as similarity
+from .gguf_files import GgufHeader as GgufHeader
 from .gguf_files import read_gguf_header as read_gguf_header
 from .loading import load as load
 from .logging import errors_only as errors_only
@@ -15,6 +16,7 @@ from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS
 from .sources import ModelRef as ModelRef
+from .sources import Precision as Precision
 from .sources import locate as locate
 from .sources import resolve as resolve
 from .types import Model as Model

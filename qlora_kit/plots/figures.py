@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -117,24 +116,23 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
     return [fmean(values[max(0, i - window + 1) : i + 1]) for i in range(len(values))]
 
 
-def loss_curve(metrics: Path, path: Path | None = None) -> Any:
+def loss_curve(metrics: Sequence[dict[str, Any]], path: Path | None = None) -> Any:
     """The training loss over the steps, raw and smoothed.
 
     Args:
-        metrics: a run's metrics.jsonl.
+        metrics: a run's, see `runs.Run.metrics`.
         path: where to save it as PNG.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        KitError: no step is written down in it.
+        KitError: there are none.
     """
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    if not lines:
-        raise KitError(f"{metrics} holds no step yet, so there is no loss to draw.")
-    steps = [line["step"] for line in lines]
-    losses = [line["loss"] for line in lines]
+    if not metrics:
+        raise KitError("The run has made no step yet, so there is no loss to draw.")
+    steps = [line["step"] for line in metrics]
+    losses = [line["loss"] for line in metrics]
     window = max(1, len(losses) // 15)
     smooth = moving_mean(losses, window)
     figure, axes = new_axes()

@@ -1,23 +1,41 @@
 """Adapters from strangers, looked at before anything is built from them."""
 
-import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from .. import KitError
 from ..models import Tensor, read_header
 
-_MOST_RANK = 4096
 _HUGE = 1e4  # no adapter that answers has such weights; one of them drowns all others
-_FULL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,300}")
+_NAME = r"[A-Za-z0-9_.-]{1,300}"
 _PART = re.compile(
-    r"base_model\.model\.(?P<module>[A-Za-z0-9_.-]{1,300}?)\."
+    rf"base_model\.model\.(?P<module>{_NAME}?)\."
     r"(lora_(?P<side>A|B|embedding_A|embedding_B|magnitude_vector)(\.weight|\.bias)?|weight|bias)"
 )
-# Settings that would import a module by its name, or copy layers, at the moment of loading.
-_REFUSED = ("megatron_config", "layer_replication")
+_Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+_Rank = Annotated[int, Field(strict=True, ge=1, le=4096)]  # the widest layers have some thousands
+_Alpha = Annotated[float, Field(strict=True, gt=0, le=_HUGE)]
+
+
+class _AdapterConfig(BaseModel):
+    """The settings of adapter_config.json that decide what is loaded."""
+
+    peft_type: Literal["LORA"]
+    r: _Rank
+    lora_alpha: _Alpha
+    lora_dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    # Other texts than "all-linear" are patterns, and a pattern may hang.
+    target_modules: Literal["all-linear"] | Annotated[list[_Name], Field(min_length=1)]
+    modules_to_save: list[_Name] | None = None
+    rank_pattern: dict[_Name, _Rank] | None = None
+    alpha_pattern: dict[_Name, _Alpha] | None = None
+    # These would import a module by its name, or copy layers, at the moment of loading.
+    megatron_config: None = None
+    layer_replication: None = None
 
 
 def require_safe_adapter(folder: Path) -> None:
@@ -31,15 +49,12 @@ def require_safe_adapter(folder: Path) -> None:
     Raises:
         KitError: what is wrong with it.
     """
+    weights = folder / "adapter_model.safetensors"
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("its adapter_config.json is no JSON object")
-        ranks = _checked_config(config)
-        tensors = read_header(folder / "adapter_model.safetensors")
-        _check_shapes(tensors, config, ranks)
-        _check_values(folder / "adapter_model.safetensors")
-    except (KitError, OSError, ValueError, RecursionError) as problem:
+        config = _read_config(folder / "adapter_config.json")
+        _check_tensors(read_header(weights), config)
+        _check_values(weights)
+    except (KitError, OSError, ValueError) as problem:
         reason = str(getattr(problem, "strerror", None) or problem).rstrip(".")
         raise KitError(
             f"The adapter in {folder} cannot be loaded: {reason}. Get it again from where it came, "
@@ -47,40 +62,13 @@ def require_safe_adapter(folder: Path) -> None:
         ) from problem
 
 
-def _checked_config(config: dict[str, Any]) -> set[int]:
-    """The ranks that the adapter may have; ValueError names what is not sane."""
-    if config.get("peft_type") != "LORA":
-        raise ValueError(f"it is {_shown(config.get('peft_type'))}, and only LORA is known here")
-    for name in _REFUSED:
-        if config.get(name):
-            raise ValueError(f"its config sets {name}, which is not loaded from strangers")
-    rank, patterns = config.get("r"), config.get("rank_pattern") or {}
-    scales = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict) or not isinstance(scales, dict):
-        raise ValueError("its rank_pattern or alpha_pattern is no mapping")
-    ranks = [rank, *patterns.values()]
-    if not all(type(each) is int and 1 <= each <= _MOST_RANK for each in ranks):
-        raise ValueError(f"its rank is no whole number from 1 to {_MOST_RANK}")
-    for scale in (config.get("lora_alpha"), *scales.values()):
-        if type(scale) not in (int, float) or not 0 < scale <= _HUGE:
-            raise ValueError(f"its lora_alpha is {_shown(scale)}")
-    dropout = config.get("lora_dropout", 0.0)
-    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise ValueError(f"its lora_dropout is {_shown(dropout)}")
-    targets, whole = config.get("target_modules"), config.get("modules_to_save") or []
-    if targets != "all-linear" and not _names(targets):  # other texts are patterns, and may hang
-        raise ValueError("its target_modules are not a list of layer names")
-    if not (whole == [] or _names(whole)) or not _names([*patterns, *scales, "-"]):
-        raise ValueError("its modules_to_save or patterns are not layer names")
-    return set(ranks)
-
-
-def _names(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(name, str) and _FULL_NAME.fullmatch(name) for name in value)
-    )
+def _read_config(path: Path) -> _AdapterConfig:
+    try:
+        return _AdapterConfig.model_validate_json(path.read_bytes())
+    except ValidationError as problem:
+        error = problem.errors(include_url=False)[0]
+        name = error["loc"][0] if error["loc"] else path.name
+        raise ValueError(f"its {name} is {_shown(error['input'])}: {error['msg']}") from problem
 
 
 def _shown(value: Any) -> str:
@@ -88,31 +76,33 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-def _check_shapes(tensors: list[Tensor], config: dict[str, Any], ranks: set[int]) -> None:
+def _check_tensors(tensors: list[Tensor], config: _AdapterConfig) -> None:
+    """Each tensor is a part of one of the layers' adapters, and none lacks its other half."""
     if not tensors:
         raise ValueError("it holds no weights")
-    sides: dict[str, set[str]] = {}
+    everywhere = config.target_modules == "all-linear"
+    layers = [*config.target_modules, *(config.modules_to_save or [])]
+    ranks = {config.r, *(config.rank_pattern or {}).values()}
+    sides: dict[str, set[str]] = {"A": set(), "B": set()}
     for tensor in tensors:
         match = _PART.fullmatch(tensor.name)
         if match is None:
             raise ValueError(f"{_shown(tensor.name)} is no part of an adapter")
         module, side = match["module"], match["side"]
-        targets = config["target_modules"]
-        allowed = [*(targets if isinstance(targets, list) else []),
-                   *(config.get("modules_to_save") or [])]  # fmt: skip
-        if targets != "all-linear" and not any(
-            module == name or module.endswith(f".{name}") for name in allowed
-        ):
+        # PEFT takes a layer whose path is, or ends in, one of the names.
+        is_named = any(f".{module}".endswith(f".{layer}") for layer in layers)
+        if not everywhere and not is_named:
             raise ValueError(f"{_shown(module)} is not among its target_modules")
         if tensor.dtype not in ("F32", "F16", "BF16"):
             raise ValueError(f"{_shown(tensor.name)} is of the type {tensor.dtype}")
-        if side in ("A", "B") and not tensor.name.endswith(".bias"):
-            sides.setdefault(module, set()).add(side)
-            rank = tensor.shape[0 if side == "A" else 1] if len(tensor.shape) >= 2 else 0
-            if rank not in ranks:
-                raise ValueError(f"{_shown(tensor.name)} has the shape {list(tensor.shape)[:4]}, "
-                                 f"which is not of rank {config['r']}")  # fmt: skip
-    lonely = [module for module, found in sides.items() if found != {"A", "B"}]
+        if side in sides and not tensor.name.endswith(".bias"):
+            sides[side].add(module)
+            if len(tensor.shape) < 2 or tensor.shape[side == "B"] not in ranks:
+                shape = list(tensor.shape[:4])
+                raise ValueError(
+                    f"{_shown(tensor.name)} has the shape {shape}, which is not of rank {config.r}"
+                )
+    lonely = sorted(sides["A"] ^ sides["B"])
     if lonely:
         raise ValueError(f"{_shown(lonely[0])} has only one of A and B")
 

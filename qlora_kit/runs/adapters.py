@@ -8,6 +8,8 @@ from .. import KitError
 from ..models import Model, quiet
 from .adapter_safety import require_safe_adapter
 
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
 
 def load_adapter(model: Model, folder: str | Path, trainable: bool = False) -> Any:
     """Put a trained adapter on a model.
@@ -26,9 +28,7 @@ def load_adapter(model: Model, folder: str | Path, trainable: bool = False) -> A
     return load_adapters(model, {"default": folder}, trainable)
 
 
-def load_adapters(
-    model: Model, folders: Mapping[str, str | Path], trainable: bool = False
-) -> Any:  # fmt: skip
+def load_adapters(model: Model, folders: Mapping[str, str | Path], trainable: bool = False) -> Any:
     """Put several trained adapters on one frozen model; the first is active.
 
     `model.set_adapter(name)` switches; the base is in memory once.
@@ -51,9 +51,7 @@ def load_adapters(
     tuned: Any = None
     for name, folder in folders.items():
         folder = Path(folder).expanduser()
-        for part in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (folder / part).exists():
-                raise KitError(f"{folder} holds no adapter: there is no {part} in it.")
+        require_adapter(folder)
         require_safe_adapter(folder)
         try:
             with quiet():
@@ -70,6 +68,31 @@ def load_adapters(
     if len(folders) > 1:
         tuned.set_adapter(next(iter(folders)))
     return tuned if trainable else tuned.eval()
+
+
+def require_adapter(folder: Path) -> None:
+    """Refuse a folder without an adapter in it.
+
+    Args:
+        folder: a run folder, or any folder in PEFT's format.
+
+    Raises:
+        KitError: no adapter; all weights may have been trained.
+    """
+    for name in _FILES:
+        if not (folder / name).exists():
+            hint = whole_model_hint(folder)
+            raise KitError(f"{folder} holds no trained adapter: there is no {name} in it.{hint}")
+
+
+def whole_model_hint(folder: Path) -> str:
+    """A sentence to add where a folder without an adapter holds a whole model; else "".
+
+    Args:
+        folder: without an adapter.
+    """
+    whole = (folder / "model.safetensors").exists()
+    return " All weights are in it: it is a whole model already." if whole else ""
 
 
 def adapter_bytes(folder: str | Path) -> int:

@@ -94,11 +94,11 @@ def complete(folder: Path) -> list[Path]:
     Args:
         folder: holds all checkpoints of a run; need not exist.
     """
-    named = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     whole = [
         path
-        for path in named
-        if all((path / part).is_file() for part in _PARTS)
+        for path in folder.glob("checkpoint-*")
+        if _NAME.fullmatch(path.name)
+        and all((path / part).is_file() for part in _PARTS)
         and any((path / name).is_file() for name in _WEIGHTS)
     ]
     return sorted(whole, key=step_of)
@@ -113,14 +113,14 @@ def latest(folder: Path) -> Path | None:
     Args:
         folder: holds all checkpoints of a run; need not exist.
     """
-    found = complete(folder)
-    for path in reversed(found):
+    newest_first = complete(folder)[::-1]
+    for path in newest_first:
         if (path / _MANIFEST).exists():
-            damage = damaged(path)
-            if not damage:
+            reason = damage(path)
+            if not reason:
                 return path
-            warnings.warn(f"{path} is passed over: {damage}.", stacklevel=2)
-    for path in reversed(found):
+            warnings.warn(f"{path} is passed over: {reason}.", stacklevel=2)
+    for path in newest_first:
         if not (path / _MANIFEST).exists():
             warnings.warn(
                 f"{path} has no {_MANIFEST}, so nobody can say whether it is as it was saved; "
@@ -131,7 +131,7 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
-def damaged(path: Path) -> str:
+def damage(path: Path) -> str:
     """What is wrong with a checkpoint, in words; nothing when it is as it was saved.
 
     Args:

@@ -1,99 +1,145 @@
 """The configuration of a training run, from keywords, the command line or YAML."""
 
 import dataclasses
+import functools
+import inspect
+import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from .. import KitError
-from ..models import PRECISIONS
+from ..models import Precision
 
-_CHOICES = {
-    "precision": PRECISIONS,
-    "method": ("lora", "full"),
-    "schedule": ("linear", "constant"),
-    "report_to": ("none", "tensorboard", "trackio"),
-    "compute_dtype": (None, "float32", "bfloat16", "float16"),
-}
-_ANY = 1e308  # finite
+# Peak learning rates for adapters by the parameters of the model, from small to large. For the
+# three in the middle: 5e-4 (2000 / width)^0.78, which Thinking Machines fitted to Llama and Qwen
+# ("LoRA Without Regret", 2025), at widths of 1,024, 2,048 and 3,072. The last two are QLoRA's
+# (arXiv 2305.14314, table 9). The first is measured by lesson 05 on the bundled model.
+LEARNING_RATES = (
+    (0.3e9, 2e-3),
+    (1e9, 8e-4),
+    (2.5e9, 5e-4),
+    (6e9, 3.5e-4),
+    (25e9, 2e-4),
+    (float("inf"), 1e-4),
+)
+FULL_SHARE = 0.1  # of it where all weights move ("LoRA Without Regret": adapters bear ten times)
+FAR_ABOVE = 5.0  # times the default: a rate to ask about
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a run; config.yaml in the run folder holds it.
 
-    data: a file of conversations, see `data.read`.   output: the run folder to write.
-    epochs: passes over the data; max_steps, when given, counts instead.
-    batch_size: conversations per optimizer step, in micro-batches of token_budget tokens.
-    low_memory: on a CPU, hold no dequantized weights and work on few tokens at once: the same run
-        in less memory, at less than half the speed.
-    packing: put a micro-batch's conversations into one row instead of padding them.
-    group_by_length: give a step conversations of like length.
-    method: "lora" trains adapters on frozen weights, "full" all weights (precision 32bit).
-    adapter: a run folder whose adapter is trained further; its rank and layers count.
-    rank, alpha: of the adapters; their part is scaled by alpha / rank.
-    target_modules: the layers with adapters: "all-linear", or names such as "q_proj,v_proj".
-    schedule: "linear" or "constant", after warmup (a share of the steps).
-    save_steps: steps between checkpoints; None saves none but on Ctrl-C.
-    report_to: "none", "tensorboard" or "trackio". None of them asks for a login.
+    Attributes:
+        data: A file of conversations (.jsonl, .json, .csv, .tsv, .parquet). See `data.read`.
+        output: The run folder to write.
+        model: Bundled name, Hub id, folder or .gguf file.
+        precision: Of the frozen weights: nf4, fp4 (4 bits, double quantization), int8, 16bit,
+            32bit. NF4 is what QLoRA proposes (arXiv 2305.14314, section 3).
+        epochs: Passes over the data.
+        max_steps: Optimizer steps; counts instead of epochs.
+        batch_size: Conversations per optimizer step, in micro-batches of token_budget tokens.
+            QLoRA's is 16 (table 9); 8 makes more steps of few rows.
+        token_budget: Tokens at once; bounds memory and changes no result.
+        max_length: Tokens kept of a conversation.
+        low_memory: On a CPU, hold no dequantized weights and work on few tokens at once: the same
+            run in less memory, at less than half the speed.
+        packing: Put a micro-batch's conversations into one row instead of padding them.
+        group_by_length: Give a step conversations of like length.
+        method: lora trains adapters on frozen weights, full all weights (precision 32bit).
+        adapter: A run folder whose adapter is trained further; its rank and layers count.
+        learning_rate: Peak of the schedule; without one it follows the model's size, from 2e-3
+            for 135M parameters to 1e-4 for 70B. See `default_learning_rate`.
+        schedule: linear (down to 0) or constant, after warmup. QLoRA's is constant.
+        warmup: Share of the steps in which the rate rises from 0. QLoRA's is 0.03.
+        rank: Of the adapters. QLoRA's is 64, and finds that it hardly matters (appendix A).
+        alpha: Scales the adapters' part by alpha / rank. LoRA, arXiv 2106.09685, section 4.1.
+        target_modules: Layers with adapters: all-linear, or names such as q_proj,v_proj. QLoRA
+            finds that all are needed to reach full fine-tuning (figure 2).
+        dropout: Share of an adapter's inputs set to 0 in training. QLoRA: 0.1 up to 13B, then
+            0.05; a few hundred rows in few passes do without.
+        weight_decay: AdamW's, a step. QLoRA uses none.
+        beta2: AdamW's memory of squared gradients. QLoRA's is 0.999; with a hundred steps 0.98
+            has seen enough (chosen by hand).
+        max_grad_norm: Gradients are cut to this norm; 0 cuts none. QLoRA's is 0.3; 1 is
+            transformers' default.
+        seed: Of everything random.
+        save_steps: Steps between checkpoints; without it only Ctrl-C leaves one.
+        prompt_field: Column of the question.
+        completion_field: Column of the answer.
+        report_to: none, tensorboard or trackio. None of them asks for a login.
+        compute_dtype: Of the products: float32, bfloat16, float16; without it what this machine
+            is fast in.
     """
 
     data: str
     output: str
     model: str = "smollm2"
-    precision: str = "nf4"
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 8
-    token_budget: int = 512
-    max_length: int = 512
+    precision: Precision = "nf4"
+    epochs: Annotated[float, Gt(0)] = 3.0
+    max_steps: Annotated[int, Ge(1)] | None = None
+    batch_size: Annotated[int, Gt(0)] = 8
+    token_budget: Annotated[int, Gt(0)] = 512
+    max_length: Annotated[int, Gt(0)] = 512
     low_memory: bool = False
     packing: bool = False
     group_by_length: bool = False
-    method: str = "lora"
+    method: Literal["lora", "full"] = "lora"
     adapter: str | None = None
-    learning_rate: float = 2e-3
-    schedule: str = "linear"
-    warmup: float = 0.05
-    rank: int = 16
-    alpha: int = 32
+    learning_rate: Annotated[float, Gt(0)] | None = None
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup: Annotated[float, Ge(0), Le(1)] = 0.05
+    rank: Annotated[int, Gt(0)] = 16
+    alpha: Annotated[int, Gt(0)] = 32
     target_modules: str = "all-linear"
-    dropout: float = 0.0
-    weight_decay: float = 0.0
-    beta2: float = 0.98
-    max_grad_norm: float = 1.0
-    seed: int = 0
-    save_steps: int | None = None
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.98
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0
+    save_steps: Annotated[int, Ge(1)] | None = None
     prompt_field: str | None = None
     completion_field: str | None = None
-    report_to: str = "none"
-    compute_dtype: str | None = None
+    report_to: Literal["none", "tensorboard", "trackio"] = "none"
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "token_budget", "max_length", "rank", "alpha", "epochs",
-                     "learning_rate"):  # fmt: skip
-            if not 0 < getattr(self, name) < float("inf"):  # also refuses NaN
-                raise KitError(f"{name} must be above 0, not {getattr(self, name)}.")
-        for name, most in (("warmup", 1.0), ("beta2", 1 - 1e-9), ("weight_decay", _ANY),
-                           ("max_grad_norm", _ANY), ("seed", 2**32 - 1)):  # fmt: skip
-            if not 0 <= getattr(self, name) <= most:
-                limit = f"from 0 to {most:g}" if most < _ANY else "0 or more"
-                raise KitError(f"{name} must be {limit}, not {getattr(self, name)}.")
-        for name in ("max_steps", "save_steps"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise KitError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, value in _checked(vars(self)).items():
+            object.__setattr__(self, name, value)  # "2e-4", YAML's text, is a number from here on
         if self.method == "full" and self.precision != "32bit":
             raise KitError(
                 f"method 'full' trains the weights themselves, which takes precision '32bit', not "
                 f"{self.precision!r}: 4-bit weights cannot move."
             )
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                named = ", ".join(str(choice) for choice in known if choice)
-                raise KitError(f"{name} must be one of {named}, not {getattr(self, name)!r}.")
-        if not 0 <= self.dropout < 1:
-            raise KitError(f"dropout must be from 0 to below 1, not {self.dropout}.")
+
+
+def describe_fields(settings: type) -> dict[str, str]:
+    """What each field of a dataclass means, by name, from its docstring's "Attributes".
+
+    Args:
+        settings: the dataclass.
+    """
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(settings) or "", re.M)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def default_learning_rate(parameters: float, method: str = "lora") -> float:
+    """The peak learning rate that suits a model of this size, from `LEARNING_RATES`.
+
+    Args:
+        parameters: of the whole base model.
+        method: "lora" or "full".
+
+    Example:
+        >>> default_learning_rate(7_600_000_000)
+        0.0002
+    """
+    rate = next(rate for limit, rate in LEARNING_RATES if parameters <= limit)
+    return rate if method == "lora" else rate * FULL_SHARE
 
 
 def load_config(file: str | Path, **changes: Any) -> TrainConfig:
@@ -125,37 +171,59 @@ def make_config(values: dict[str, Any], where: str = "the configuration") -> Tra
     Args:
         values: the fields by name.
         where: named in the errors.
+
+    Raises:
+        KitError: fields that are missing, unknown or of a wrong type.
     """
-    fields = {field.name: field for field in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(values) - set(fields), key=str)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    unknown = sorted(set(values) - set(names), key=str)
     if unknown:
-        named = ", ".join(str(name)[:60] for name in unknown)
-        raise KitError(f"{where}: unknown {named}. Known: {', '.join(fields)}.")
+        listed = ", ".join(str(name)[:60] for name in unknown)
+        raise KitError(f"{where}: unknown {listed}. Known: {', '.join(names)}.")
     missing = [name for name in ("data", "output") if name not in values]
     if missing:
         raise KitError(f"{where}: {' and '.join(missing)} missing.")
-    return TrainConfig(**{name: _typed(fields[name], v, where) for name, v in values.items()})
-
-
-def _typed(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
-    wanted = str(field.type if isinstance(field.type, str) else
-                 getattr(field.type, "__name__", field.type))  # fmt: skip
-    if value is None and "None" in wanted:
-        return None
-    kind = next(k for k in (bool, float, int, str) if k.__name__ in wanted)
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is str and isinstance(value, str):
-        return value
     try:
-        if (
-            isinstance(value, bool)
-            or kind in (str, bool)
-            or (kind is int and int(value) != float(value))
-        ):
-            raise ValueError
-        return kind(value)
-    except (OverflowError, TypeError, ValueError):
-        raise KitError(
-            f"{where}: {field.name} must be {wanted}, not {reprlib.repr(value)}."
-        ) from None
+        return TrainConfig(**values)
+    except KitError as problem:
+        raise KitError(f"{where}: {problem}") from problem
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with their types; all that are wrong are named in one error."""
+    from pydantic import ValidationError
+
+    try:
+        return dict(_schema()(**values))
+    except ValidationError as problem:
+        wrong = [
+            f"{error['loc'][0]} {error['msg'].replace('Input should', 'must')}, "
+            f"not {reprlib.repr(error['input'])}"
+            for error in problem.errors()
+        ]
+        raise KitError(f"{'; '.join(wrong)}.") from None
+
+
+@functools.cache
+def _schema() -> Any:
+    """`TrainConfig` for pydantic, which is too slow to load for `qlora-kit --help`."""
+    from pydantic import BeforeValidator, ConfigDict, create_model
+
+    fields: dict[str, Any] = {
+        name: Annotated[hint, BeforeValidator(_number)] if _is_float(hint) else hint
+        for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
+    }
+    settings = ConfigDict(strict=True, allow_inf_nan=False)
+    return create_model("TrainConfig", __config__=settings, **fields)
+
+
+def _is_float(hint: Any) -> bool:
+    return hint is float or any(map(_is_float, get_args(hint)))
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 2e-4 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Any
 
 from .. import KitError
 from ..machine import write_files, write_text
-from ..models import Model, Tokenizer
+from ..models import Tokenizer
 from . import checkpoint, manifest
-from .config import TrainConfig, load_config
+from .config import TrainConfig
+from .opening import open_run
 
 RESULTS = ("adapter_config.json", "model.safetensors")
 LOCK = ".lock"
 # How libraries that write in C++ or Rust tell of a full disk: with errors that are no OSError.
 _NO_ROOM = ("No space left on device", "os error 28", "PytorchStreamWriter failed")
+_RESUME = "Its checkpoints are untouched: make room and run the same command with --resume."
 _FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
 _HASHED = {"data", "model"}  # may have moved: the manifest knows them by their hashes
 
@@ -83,37 +85,25 @@ def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) ->
     start = checkpoint.latest(checkpoints) if resume else None
     if resume and start is None and ended:
         raise KitError(f"{folder} has no checkpoint to go on from (--save-steps makes them).")
+    done, past = 0, []
     if start:
+        run = open_run(folder)
         free = _FREE | _HASHED if (folder / manifest.NAME).exists() else _FREE
-        _require_same(load_config(folder / "config.yaml"), config, free)
-    done = checkpoint.step_of(start) if start else 0
+        _require_same(run.config, config, free)
+        done = checkpoint.step_of(start)
+        past = run.metrics()[:done]
     if ended and done >= steps:
         raise KitError(f"{folder} has done all of its {steps} steps already.")
-    with_room(folder, lambda: _write(folder, config, done))
-    return Start(start, done, tuple(_metrics(folder / "metrics.jsonl", done)))
+    with_room(folder, lambda: _write(folder, config, past))
+    return Start(start, done, tuple(past))
 
 
-def _write(folder: Path, config: TrainConfig, done: int) -> None:
+def _write(folder: Path, config: TrainConfig, past: Sequence[dict[str, Any]]) -> None:
     import yaml
 
     checkpoint.tidy(folder / "checkpoints")
     write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    kept = _metrics(folder / "metrics.jsonl", done)
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
-
-
-def _metrics(file: Path, done: int) -> list[dict[str, Any]]:
-    """The lines of the steps done; a power cut may have cost the last ones."""
-    lines: list[dict[str, Any]] = []
-    for text in file.read_text("utf-8", "replace").splitlines()[:done] if file.exists() else []:
-        try:
-            line = json.loads(text)
-            line = {**line, "loss": float(line["loss"]), "tokens": int(line["tokens"]),
-                    "seconds": float(line["seconds"])}  # fmt: skip
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            break
-        lines.append(line)
-    return lines
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in past))
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None:
@@ -127,7 +117,7 @@ def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None
         raise KitError(f"Cannot resume with other settings: {'; '.join(changed)}.")
 
 
-def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
+def save_model(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     """Save what was trained: an adapter in PEFT's format, or a whole model with its tokenizer.
 
     Args:
@@ -147,12 +137,13 @@ def save_model(folder: Path, model: Model, tokenizer: Tokenizer) -> None:
     with_room(folder, lambda: write_files(folder, write, last=RESULTS))
 
 
-def with_room(folder: Path, write: Callable[[], object]) -> None:
-    """Write something into a run folder, a full disk being one clear error.
+def with_room(path: Path, write: Callable[[], object], way_out: str = _RESUME) -> None:
+    """Write something into a run folder or elsewhere, a full disk being one clear error.
 
     Args:
-        folder: named in the error.
+        path: named in the error.
         write: does it. What it raises for other reasons than the disk passes through.
+        way_out: ends the error.
 
     Raises:
         KitError: it could not be written.
@@ -168,7 +159,4 @@ def with_room(folder: Path, write: Callable[[], object]) -> None:
         if not full and not isinstance(problem, OSError):
             raise
         reason = os.strerror(errno.ENOSPC) if full else getattr(problem, "strerror", None)
-        raise KitError(
-            f"{folder} cannot be written to: {reason or problem}. Its checkpoints are untouched: "
-            "make room and run the same command with --resume."
-        ) from problem
+        raise KitError(f"{path} cannot be written to: {reason or problem}. {way_out}") from problem

@@ -13,12 +13,12 @@ import time
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import KitError
 from ..machine import Machine, digest, versions, while_unchanged, write_text
 from ..models import fingerprint, locate, weight_files
-from .config import TrainConfig, load_config
+from .config import TrainConfig
 
 NAME = "manifest.json"
 BASE = ("base weights", "tokenizer", "chat template")  # with others an adapter is another model
@@ -48,6 +48,8 @@ class Manifest:
     commit: str | None = None
     accepted: list[str] = field(default_factory=list)
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
 
 def read(run: Path) -> Manifest | None:
     """A run's manifest; None when it has none, as runs of earlier versions.
@@ -58,19 +60,19 @@ def read(run: Path) -> Manifest | None:
     Raises:
         KitError: one that is damaged, or of a later version.
     """
+    from pydantic import TypeAdapter
+
     path = run / NAME
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version, told = content.pop("version"), content.pop("sha256")
+        version = content.pop("version")
         if version != _VERSION:
             raise KitError(
                 f"{path} is of version {str(version)[:20]}: update qlora-kit to read it."
             )
-        if told != _hash(content):
+        if content.pop("sha256") != _hash(content):
             raise ValueError("it does not match its own hash")
-        manifest = Manifest(**content)
-        _require_kinds(manifest)
-        return manifest
+        return TypeAdapter(Manifest).validate_python(content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
@@ -78,16 +80,6 @@ def read(run: Path) -> Manifest | None:
             f"{path} is damaged ({problem}), so the run cannot be checked. Copy it from a backup, "
             f"or take the run as it is: qlora-kit verify {run} --accept"
         ) from problem
-
-
-def _require_kinds(manifest: Manifest) -> None:
-    dicts = (manifest.hashes, manifest.config, manifest.versions, manifest.seeds)
-    if not all(isinstance(each, dict) for each in dicts):
-        raise TypeError("a field is of a wrong kind")
-    texts = [manifest.made, manifest.base, manifest.data, manifest.template, manifest.machine]
-    texts += [*manifest.hashes.values(), *manifest.versions.values(), *manifest.accepted]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a field is of a wrong kind")
 
 
 def write(run: Path, manifest: Manifest) -> None:
@@ -98,8 +90,8 @@ def write(run: Path, manifest: Manifest) -> None:
         manifest: what to write.
     """
     content = asdict(manifest)
-    told = {"version": _VERSION, "sha256": _hash(content), **content}
-    write_text(run / NAME, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    record = {"version": _VERSION, "sha256": _hash(content), **content}
+    write_text(run / NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def make(config: TrainConfig, machine: Machine) -> Manifest:
@@ -141,9 +133,7 @@ def begin_manifest(run: Path, config: TrainConfig, machine: Machine, resumed: bo
     if before is None:
         write(run, now)
         return
-    changed = [
-        name for name in now.hashes if before.hashes.get(name) not in (None, now.hashes[name])
-    ]
+    changed = changed_hashes(before, now.hashes)
     if changed:
         raise KitError(
             f"{run} cannot go on: {' and '.join(changed)} changed since it began, so it would be "
@@ -184,10 +174,10 @@ def hash_base(folder: Path | None) -> dict[str, str]:
     if folder is None:
         return {}
     config = _json(folder / "config.json")
-    kept = {name: value for name, value in config.items() if name not in _VOLATILE}
+    lasting = {name: value for name, value in config.items() if name not in _VOLATILE}
     return {
         "base weights": fingerprint(weight_files(folder)),
-        "base config": _hash(kept),
+        "base config": _hash(lasting),
         "tokenizer": _vocabulary(folder),
         "chat template": _hash(chat_template(folder)),
     }
@@ -200,12 +190,12 @@ def hash_inputs(config: TrainConfig, data: Path) -> dict[str, str]:
         config: the run.
         data: where its data are.
     """
-    found = {"data": digest(data)} if data.is_file() else {}
+    hashes = {"data": digest(data)} if data.is_file() else {}
     if config.adapter:
         first = Path(config.adapter).expanduser() / "adapter_model.safetensors"
         if first.is_file():
-            found["first adapter"] = fingerprint([first])
-    return found
+            hashes["first adapter"] = fingerprint([first])
+    return hashes
 
 
 def hash_results(run: Path) -> dict[str, str]:
@@ -217,11 +207,12 @@ def hash_results(run: Path) -> dict[str, str]:
     Raises:
         KitError: weights that are not sound.
     """
-    adapter, config = run / "adapter_model.safetensors", run / "adapter_config.json"
+    adapter = run / "adapter_model.safetensors"
     if adapter.is_file():
-        kept = {k: v for k, v in _json(config).items() if k != "base_model_name_or_path"}
+        config = _json(run / "adapter_config.json")
+        config.pop("base_model_name_or_path", None)  # where the base was, not which one
         try:
-            return {"trained weights": fingerprint([adapter]), "adapter config": _hash(kept)}
+            return {"trained weights": fingerprint([adapter]), "adapter config": _hash(config)}
         except KitError as problem:
             raise KitError(f"The adapter in {run} cannot be loaded: {problem}") from problem
     try:
@@ -241,24 +232,23 @@ def chat_template(folder: Path) -> str:
     try:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     except OSError:
-        found = _json(folder / "tokenizer_config.json").get("chat_template") or ""
-        return found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+        template = _json(folder / "tokenizer_config.json").get("chat_template") or ""
+        return template if isinstance(template, str) else json.dumps(template, sort_keys=True)
 
 
-def require_match(run: str | Path, base: str | None = None) -> None:
+def require_match(run: Path, base: str) -> None:
     """Refuse a run whose base, or whose adapter, is not what it was when it was trained.
 
-    Everything that loads a run calls this; eval, chat and tasks do so through `load_run`. A run
-    without a manifest passes with a warning, and so does one whose base is not here yet.
+    Everything that loads a run calls this, most through `Run.load`. A run without a manifest
+    passes with a warning, and one whose base is not here yet without.
 
     Args:
         run: the run folder.
-        base: the model that the adapter is to be put on; None means the one in its config.yaml.
+        base: the model that the adapter is to be put on.
 
     Raises:
         KitError: something changed; the message says what, and how to go on all the same.
     """
-    run = Path(run).expanduser()
     manifest = read(run)
     if manifest is None:
         warnings.warn(
@@ -270,26 +260,33 @@ def require_match(run: str | Path, base: str | None = None) -> None:
         return
     now = hash_results(run)
     if manifest.config.get("method") != "full":
-        now |= hash_base(locate(base or load_config(run / "config.yaml").model))
-    wrong = [
-        name
-        for name in (*BASE, *RESULT)
-        if name in manifest.hashes and name in now and manifest.hashes[name] != now[name]
-    ]
-    if wrong:
+        now |= hash_base(locate(base))
+    different = changed_hashes(manifest, now)
+    changed = [name for name in (*BASE, *RESULT) if name in different]
+    if changed:
         raise KitError(
-            f"{run} is not what was trained: {' and '.join(wrong)} changed since. "
+            f"{run} is not what was trained: {' and '.join(changed)} changed since. "
             f"'qlora-kit verify {run}' says how to mend it. To use it as it is all the same: "
             f"qlora-kit verify {run} --accept"
         )
 
 
+def changed_hashes(manifest: Manifest, now: dict[str, str]) -> list[str]:
+    """What has another hash than it had; what either side does not know is no change.
+
+    Args:
+        manifest: as it was.
+        now: hashes by what was hashed.
+    """
+    return [name for name, value in now.items() if manifest.hashes.get(name, value) != value]
+
+
 def _vocabulary(folder: Path) -> str:
     """The hash of what decides which tokens a text becomes."""
     fast = folder / "tokenizer.json"
-    found = _fast_vocabulary(fast) if fast.is_file() else None
-    if found is not None:
-        return found
+    fast_hash = _fast_vocabulary(fast) if fast.is_file() else None
+    if fast_hash is not None:
+        return fast_hash
     names = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
     return _hash([digest(folder / name) for name in names if (folder / name).is_file()])
 
@@ -297,12 +294,12 @@ def _vocabulary(folder: Path) -> str:
 @while_unchanged
 def _fast_vocabulary(path: Path) -> str | None:
     """The hash of a tokenizer.json, without what a version of the library adds to it."""
-    told = _json(path)
-    model = told.get("model")
+    content = _json(path)
+    model = content.get("model")
     if not isinstance(model, dict):
         return None
     merges = [" ".join(m) if isinstance(m, list) else m for m in model.get("merges") or []]
-    added = [[a.get("id"), a.get("content")] for a in told.get("added_tokens") or []]
+    added = [[a.get("id"), a.get("content")] for a in content.get("added_tokens") or []]
     return _hash([model.get("vocab"), merges, added])
 
 
@@ -324,13 +321,10 @@ def _hash(content: Any) -> str:
 
 def _commit() -> str | None:
     """The commit of the folder that the run was started in, when git knows it."""
-    said = []
-    for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(["git", *question], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        if done.returncode:
-            return None
-        said.append(done.stdout.strip())
-    return said[0] + (" and uncommitted changes" if said[1] else "")
+    dirty = "--dirty= and uncommitted changes"
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", dirty]
+    try:
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if git.returncode else git.stdout.strip()

@@ -1,84 +1,109 @@
-"""A run opened: its base model with its adapter on, and what it was trained on."""
+"""A run opened: its settings, its records, and its base model with its adapter on."""
 
 import json
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..data import Conversation, read
-from ..machine import Machine, digest
+from ..machine import Machine
 from ..models import Model, Tokenizer, load
 from . import manifest
-from .adapters import load_adapter
+from .adapters import load_adapter, require_adapter, whole_model_hint
 from .config import TrainConfig, load_config
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the settings in its config.yaml; all else is read when it is asked for."""
+
+    folder: Path
+    config: TrainConfig
+
+    @cached_property
+    def manifest(self) -> manifest.Manifest | None:
+        """What the run was made from; None in a run of an earlier version."""
+        return manifest.read(self.folder)
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt of the training data, when their first conversation had one."""
+        return self.result().get("system")
+
+    def result(self) -> dict[str, Any]:
+        """What run.json tells of a training that ended: steps, loss, seconds; else empty."""
+        return _record(self.folder / "run.json")
+
+    def scoreboard(self) -> dict[str, Any]:
+        """What `eval` measured last, from scoreboard.json; else empty."""
+        return _record(self.folder / "scoreboard.json")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Step, loss, tokens and seconds of each step; a power cut may have cost the last ones."""
+        file = self.folder / "metrics.jsonl"
+        steps: list[dict[str, Any]] = []
+        for line in file.read_text("utf-8", "replace").splitlines() if file.exists() else []:
+            try:
+                step = json.loads(line)
+                step["loss"] = float(step["loss"])
+                step["tokens"] = int(step["tokens"])
+                step["seconds"] = float(step["seconds"])
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                break
+            steps.append(step)
+        return steps
+
+    def load(self, machine: Machine | None = None) -> tuple[Model, Tokenizer]:
+        """Load the base model with the adapter on; of a full fine-tuning, the model itself.
+
+        Args:
+            machine: defaults to this one.
+
+        Returns:
+            (model in eval mode, tokenizer); a PEFT model unless all weights were trained.
+
+        Raises:
+            KitError: a run that left no result, an adapter that does not fit, or a base that is
+                not the one it was trained on, see `manifest.require_match`.
+        """
+        if (self.folder / "model.safetensors").exists():
+            manifest.require_match(self.folder, self.config.model)
+            return load(str(self.folder), self.config.precision, machine)
+        require_adapter(self.folder)
+        model, tokenizer = load(self.config.model, self.config.precision, machine)
+        manifest.require_match(self.folder, self.config.model)  # a base from the Hub is here now
+        return load_adapter(model, self.folder), tokenizer
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder: the one place that says what a run is.
+
+    Args:
+        path: the run folder.
+
+    Raises:
+        KitError: not a run, or settings that cannot be read.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / "config.yaml").exists():
+        hint = whole_model_hint(folder)
+        raise KitError(f"{folder} is not a finished run: there is no config.yaml in it.{hint}")
+    return Run(folder, load_config(folder / "config.yaml"))
+
+
 def load_run(run: str | Path, machine: Machine | None = None) -> tuple[Model, Tokenizer]:
-    """Load a run's base model with its adapter on; of a full fine-tuning, the model itself.
+    """Open a run and load it, see `Run.load`.
 
     Args:
         run: the run folder.
         machine: defaults to this one.
-
-    Returns:
-        (model in eval mode, tokenizer); a PEFT model unless all weights were trained.
-
-    Raises:
-        KitError: not a run folder, an adapter that does not fit, or a base that is not the one it
-            was trained on, see `manifest.require_match`.
     """
-    folder = Path(run).expanduser()
-    whole = (folder / "model.safetensors").exists()
-    results = ("model.safetensors",) if whole else ("adapter_config.json",)
-    for name in ("config.yaml", *results):
-        if not (folder / name).exists():
-            raise KitError(f"{folder} is not a finished run: there is no {name} in it.")
-    config = load_config(folder / "config.yaml")
-    if whole:
-        manifest.require_match(folder)
-        model, tokenizer = load(str(folder), config.precision, machine)
-        return model.eval(), tokenizer
-    model, tokenizer = load(config.model, config.precision, machine)
-    manifest.require_match(folder)  # now that a base from the Hub is here
-    return load_adapter(model, folder), tokenizer
+    return open_run(run).load(machine)
 
 
-def trained_system(run: Path) -> str | None:
-    """The system prompt that a run was trained with, when its first conversation had one.
-
-    Args:
-        run: the run folder.
-    """
-    try:
-        return json.loads((run / "run.json").read_text(encoding="utf-8")).get("system")
-    except (OSError, ValueError):  # an adapter from elsewhere has no such file
-        return None
-
-
-def trained_on(run: Path, data: Path, conversations: Sequence[Conversation]) -> int:
-    """How many of the test's conversations a run was trained on, as far as can be told.
-
-    Args:
-        run: the run folder.
-        data: the test's file; by its hash also told when the training file is gone.
-        conversations: read from it.
-    """
-    made = manifest.read(run)
-    if made is None:
-        return 0
-    if made.hashes.get("data") == digest(data.expanduser()):
-        return len(conversations)
-    fields = (made.config.get("prompt_field"), made.config.get("completion_field"))
-    try:
-        seen = {(row.question, row.answer) for row in read(made.data, *fields)}
-    except KitError:
-        return 0
-    return sum((row.question, row.answer) in seen for row in conversations)
-
-
-def as_base(model: Model) -> AbstractContextManager[Any]:
+def as_base(model: Any) -> AbstractContextManager[Any]:
     """Inside, the model answers without its adapter.
 
     Args:
@@ -95,39 +120,35 @@ def as_base(model: Model) -> AbstractContextManager[Any]:
     return model.disable_adapter()
 
 
-def adapted_run(run: str | Path) -> tuple[Path, TrainConfig]:
-    """The folder and configuration of a run that left an adapter.
-
-    Args:
-        run: the run folder.
-
-    Raises:
-        KitError: not a run, or one that trained all weights.
-    """
-    folder = Path(run).expanduser()
-    for name in ("config.yaml", "adapter_config.json", "adapter_model.safetensors"):
-        if not (folder / name).exists():
-            whole = (folder / "model.safetensors").exists()
-            hint = " All weights were trained: it is a whole model already." if whole else ""
-            raise KitError(f"{folder} holds no trained adapter: there is no {name} in it.{hint}")
-    return folder, load_config(folder / "config.yaml")
-
-
-def require_trained(model: Model, where: str | Path) -> None:
-    """Refuse an adapter that changes nothing, because all of its B are zero.
+def require_trained(model: Any, where: str | Path, all_layers: bool = False) -> None:
+    """Refuse an adapter whose B are zero as they began, so that it changes nothing (qlora#38).
 
     Args:
         model: a PEFT model.
         where: named in the error.
+        all_layers: refuse it for a single such B, too: a training moves them all, while an
+            adapter from elsewhere may leave out layers.
 
     Raises:
-        KitError: no B, or B that are zero throughout (qlora#38).
+        KitError: it is empty, or a part of it did not train.
     """
-    trained = [
+    B = [
         p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
     ]
-    if not any(p.detach().any() for p in trained):
+    zeros = sum(not p.detach().any() for p in B)
+    if all_layers and zeros:
+        raise KitError(f"The adapter in {where} did not train: {zeros} of its B are zero.")
+    if zeros == len(B):
         raise KitError(
             f"The adapter in {where} is empty: its B are zero, so it changes nothing. Train it "
             "again; if it was trained, the wrong folder was saved or loaded."
         )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none: an adapter from elsewhere has no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

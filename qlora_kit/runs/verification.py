@@ -11,8 +11,10 @@ from .. import KitError
 from ..machine import Machine, detect, versions
 from ..models import locate
 from . import manifest
-from .config import TrainConfig, load_config
+from .config import TrainConfig
+from .folder import with_room
 from .manifest import BASE, NAME, RESULT, Manifest
+from .opening import Run, open_run
 
 # Compared by their hashes, or of no weight for what was learned.
 _NOT_COMPARED = {"data", "model", "adapter", "output", "save_steps", "report_to"}
@@ -73,9 +75,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report for a script."""
-        return {"run": str(self.run), "ok": self.ok, "made": self.made,
-                "items": [asdict(item) for item in self.items],
-                "accepted": list(self.accepted)}  # fmt: skip
+        return {**asdict(self), "run": str(self.run), "ok": self.ok}
 
 
 def verify(run: str | Path) -> Report:
@@ -87,19 +87,19 @@ def verify(run: str | Path) -> Report:
     Raises:
         KitError: no run, one without a manifest, or files that cannot be read.
     """
-    folder = Path(run).expanduser()
-    if not (folder / "config.yaml").exists():
-        raise KitError(f"{folder} is not a run: there is no config.yaml in it.")
-    before = manifest.read(folder)
-    if before is None:
+    opened = open_run(run)
+    if opened.manifest is None:
         raise KitError(
-            f"{folder} has no {NAME}: an earlier version of qlora-kit made it, so it is "
+            f"{opened.folder} has no {NAME}: an earlier version of qlora-kit made it, so it is "
             "unverified. It can be used all the same. To record it as it is now: "
-            f"qlora-kit verify {folder} --accept"
+            f"qlora-kit verify {opened.folder} --accept"
         )
-    config = load_config(folder / "config.yaml")
-    items = (*_hashes(folder, config, before), *_settings(config, before), *_around(before))
-    return Report(folder, before.made, items, tuple(before.accepted))
+    return _report(opened, opened.manifest)
+
+
+def _report(run: Run, before: Manifest) -> Report:
+    items = (*_hashes(run, before), *_settings(run.config, before), *_versions(before))
+    return Report(run.folder, before.made, items, tuple(before.accepted))
 
 
 def accept(run: str | Path, machine: Machine | None = None) -> Report:
@@ -116,13 +116,12 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
         KitError: no run, files that cannot be read or written, or a run without a manifest whose
             base is not on this machine.
     """
-    folder = Path(run).expanduser()
-    if not (folder / "config.yaml").exists():
-        raise KitError(f"{folder} is not a run: there is no config.yaml in it.")
-    config, day = load_config(folder / "config.yaml"), time.strftime("%Y-%m-%d")
+    opened = open_run(run)
+    folder, config = opened.folder, opened.config
+    day = time.strftime("%Y-%m-%d")
     try:
-        before = manifest.read(folder)
-    except KitError:
+        before = opened.manifest
+    except KitError:  # a damaged one is made anew
         before = None
     if before is None:
         if config.method != "full" and locate(config.model) is None:
@@ -131,54 +130,44 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
                 "be recorded. Set 'model' in config.yaml to where it is, or load the run once "
                 f"(qlora-kit chat {folder}), which fetches or converts it; then accept the run."
             )
-        what = "everything: there was no manifest that could be read"
-        now = dataclasses.replace(
-            manifest.make(config, machine or detect()), made=f"before {day}", commit=None
-        )
+        changes = "everything: there was no manifest that could be read"
+        now = manifest.make(config, machine or detect())
+        hashes = now.hashes | manifest.hash_results(folder)
+        now = dataclasses.replace(now, made=f"before {day}", commit=None, hashes=hashes)
     else:
-        changed = [item.name for item in verify(folder).items if item.state == "changed"]
-        what = ", ".join(changed) or "nothing"
-        data = _data(config, before) or Path(config.data)
-        found = manifest.hash_base(locate(config.model)) | manifest.hash_inputs(config, data)
-        now = dataclasses.replace(before, hashes=before.hashes | found, config=asdict(config))
-    now = dataclasses.replace(
-        now,
-        hashes=now.hashes | manifest.hash_results(folder),
-        accepted=[*(before.accepted if before else []), f"{day}: {what}"],
-    )
-    try:
-        manifest.write(folder, now)
-    except OSError as problem:
-        raise KitError(f"{folder} cannot be written to: {problem.strerror}.") from problem
+        items = _report(opened, before).items
+        changes = ", ".join(item.name for item in items if item.state == "changed") or "nothing"
+        hashes = before.hashes | _current_hashes(opened, before)
+        now = dataclasses.replace(before, hashes=hashes, config=asdict(config))
+    now = dataclasses.replace(now, accepted=[*now.accepted, f"{day}: {changes}"])
+    with_room(folder, lambda: manifest.write(folder, now), "Nothing was accepted.")
     return verify(folder)
 
 
-def _data(config: TrainConfig, before: Manifest) -> Path | None:
-    """The data where config.yaml says, or where they stood; from another folder, "a.jsonl" is
-    perhaps another file.
-    """
-    named, stood = Path(config.data).expanduser(), Path(before.data)
+def _current_hashes(run: Run, before: Manifest) -> dict[str, str]:
+    """The hashes of what is here now of a run's base, data and results."""
+    # The data where config.yaml says, or where they stood; from another folder, "a.jsonl" is
+    # perhaps another file.
+    named, stood = Path(run.config.data).expanduser(), Path(before.data)
     places = (named, stood) if named.is_absolute() else (stood, named)
-    return next((path for path in places if path.is_file()), None)
+    data = next((path for path in places if path.is_file()), named)
+    base = manifest.hash_base(locate(run.config.model))
+    return manifest.hash_results(run.folder) | base | manifest.hash_inputs(run.config, data)
 
 
-def _hashes(folder: Path, config: TrainConfig, before: Manifest) -> Iterator[Item]:
-    now = manifest.hash_results(folder)
-    now |= manifest.hash_base(locate(config.model))
-    data = _data(config, before)
-    now |= manifest.hash_inputs(config, data) if data else {}
+def _hashes(run: Run, before: Manifest) -> Iterator[Item]:
+    now = _current_hashes(run, before)
     for name, was in before.hashes.items():
-        found = now.get(name, "")
-        state = "same" if found == was else "changed" if found else "missing"
+        is_now = now.get(name, "")
+        state = "same" if is_now == was else "changed" if is_now else "missing"
         harmless = name not in (*BASE, *RESULT, "data", "first adapter")
         if state == "changed" and harmless:  # a converted base's config follows the library
             state = "differs"
         mend_base = _MEND_ABSENT_BASE if state == "missing" else _MEND_BASE
         mend = "" if state == "same" else _MEND.get(name, mend_base)
-        yield Item(name, state, was[:_SHOWN], found[:_SHOWN], mend)
-    for name in RESULT[:1]:
-        if name not in before.hashes:
-            yield Item(name, "missing", "not recorded", "", "the run was killed: train --resume")
+        yield Item(name, state, was[:_SHOWN], is_now[:_SHOWN], mend)
+    if RESULT[0] not in before.hashes:
+        yield Item(RESULT[0], "missing", "not recorded", "", "the run was killed: train --resume")
 
 
 def _settings(config: TrainConfig, before: Manifest) -> Iterator[Item]:
@@ -189,7 +178,7 @@ def _settings(config: TrainConfig, before: Manifest) -> Iterator[Item]:
             yield Item(f"setting {name}", "changed", str(was), str(now[name]), mend)
 
 
-def _around(before: Manifest) -> Iterator[Item]:
+def _versions(before: Manifest) -> Iterator[Item]:
     now = versions()
     for name, was in before.versions.items():
         if now.get(name, "missing") != was:

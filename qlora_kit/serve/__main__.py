@@ -2,12 +2,15 @@
 
 import sys
 
+from pydantic import TypeAdapter
+
 from .. import KitError
 from ..machine import apply_thread_policy
-from .server import Settings, run
+from .config import ServerConfig
+from .server import run
 
 apply_thread_policy()  # before anything loads torch
 try:
-    run(Settings.from_json(sys.stdin.read()))
+    run(TypeAdapter(ServerConfig).validate_json(sys.stdin.read()))
 except KitError as problem:
     sys.exit(f"qlora-kit: {problem}")

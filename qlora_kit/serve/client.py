@@ -1,20 +1,23 @@
 """Asking an OpenAI-compatible server, this kit's or another: one question, or a whole test set."""
 
 import json
+import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
+from functools import cache
+from itertools import chain
 from typing import Any
+
+import httpx
 
 from .. import KitError
 from ..data import Messages
 from ..evaluate import MAX_NEW_TOKENS, Answer
 
-# A server on this machine is never behind a proxy, whatever the environment says.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+# Seconds without a byte; chosen by hand: a long prompt takes a CPU minutes.
+_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Reply:
     first_token: float
     seconds: float
 
+    @property
+    def answer(self) -> Answer:
+        """The same without the times, to score as those of `generate`."""
+        return Answer(self.text.strip(), self.stopped, self.tokens)
+
 
 def models(url: str, api_key: str | None = None) -> list[str]:
     """The names that a server answers to, the base model first.
@@ -38,9 +46,11 @@ def models(url: str, api_key: str | None = None) -> list[str]:
     Args:
         url: for example http://127.0.0.1:8080.
         api_key: where the server wants one.
+
+    Raises:
+        KitError: see `request`.
     """
-    with _open(url, "/v1/models", None, api_key) as response:
-        return [row["id"] for row in json.load(response)["data"]]
+    return [row["id"] for row in request(url, "/v1/models", api_key=api_key)["data"]]
 
 
 def ask(
@@ -64,17 +74,21 @@ def ask(
         options: of the request, for example temperature=0.7.
 
     Raises:
-        KitError: no server, or one that refuses.
+        KitError: see `request`.
     """
     body = {
-        "messages": list(messages), "max_tokens": max_new_tokens, "temperature": 0.0,
-        "stream": True, "stream_options": {"include_usage": True}, **options,
-    }  # fmt: skip
+        "messages": list(messages),
+        "max_tokens": max_new_tokens,
+        "temperature": 0.0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **options,
+    }
     if model is not None:
         body["model"] = model
     began = time.perf_counter()
     first, pieces, finish, counted = 0.0, [], None, 0
-    with _open(url, "/v1/chat/completions", body, api_key) as response:
+    with _response(url, "/v1/chat/completions", body, api_key) as response:
         for event in _events(response):
             if "error" in event:
                 raise KitError(f"The server broke off: {event['error'].get('message')}")
@@ -108,65 +122,102 @@ def answers(
         url, model, max_new_tokens, api_key: see `ask`.
         prompts: conversations that end with the user's turn.
     """
-    replies = (
-        ask(url, prompt, model, max_new_tokens, api_key, cache_prompt=False) for prompt in prompts
-    )
-    return [Answer(reply.text.strip(), reply.stopped, reply.tokens) for reply in replies]
+    return [
+        ask(url, prompt, model, max_new_tokens, api_key, cache_prompt=False).answer
+        for prompt in prompts
+    ]
 
 
-def prompt_text(url: str, messages: Messages, api_key: str | None = None) -> str:
-    """What this kit's server makes of a conversation before the model reads it.
-
-    Args:
-        url: of the server.
-        messages: ends with the user's turn.
-        api_key: where the server wants one.
-    """
-    with _open(url, "/apply-template", {"messages": list(messages)}, api_key) as response:
-        return json.load(response)["prompt"]
-
-
-def prompt_ids(url: str, text: str, api_key: str | None = None) -> list[int]:
-    """The tokens that this kit's server makes of a rendered prompt.
+def request(
+    url: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    api_key: str | None = None,
+    timeout: float | None = _TIMEOUT,
+) -> Any:
+    """What a server answers to one request, from JSON.
 
     Args:
         url: of the server.
-        text: from `prompt_text`.
+        path: for example "/tokenize".
+        body: sent as JSON; without one it is asked by GET.
         api_key: where the server wants one.
+        timeout: seconds that it may stay silent; None waits for ever.
+
+    Raises:
+        KitError: nobody answers, the connection breaks, the server refuses, or it is no JSON.
     """
-    body = {"content": text, "add_special": True, "parse_special": True}
-    with _open(url, "/tokenize", body, api_key) as response:
-        return json.load(response)["tokens"]
+    with _response(url, path, body, api_key, timeout) as response:
+        return _parsed(response.read())
 
 
-def _events(response: Any) -> Iterator[dict[str, Any]]:
-    """The JSON objects of an event stream."""
-    try:
-        for line in response:
-            data = line.decode().strip().removeprefix("data:").strip()
-            if data.startswith("{"):
-                yield json.loads(data)
-    except (OSError, HTTPException) as problem:
-        raise KitError(f"The server ended in the midst of an answer: {problem!r}") from problem
+@cache
+def _http() -> httpx.Client:
+    """One for the process, since it takes 30 ms to make; it keeps no connection.
+
+    A server on this machine is never behind a proxy, whatever the environment says, and a
+    redirect is not followed: the key is for nobody else.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.Client(trust_env=False, verify=ssl.create_default_context(), limits=limits)
 
 
-def _open(url: str, path: str, body: dict[str, Any] | None, api_key: str | None) -> Any:
-    headers = {"Content-Type": "application/json"}
+@contextmanager
+def _response(
+    url: str,
+    path: str,
+    body: dict[str, Any] | None,
+    api_key: str | None,
+    timeout: float | None = _TIMEOUT,
+) -> Iterator[httpx.Response]:
+    """Inside, a server's answer comes in; every error of the way is a KitError."""
+    method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+    headers = {b"Content-Type": b"application/json"}
     if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
+        headers[b"Authorization"] = f"Bearer {api_key}".encode()
     root = url.rstrip("/").removesuffix("/v1")
-    data = None if body is None else json.dumps(body).encode()
+    answered = False
     try:
-        request = urllib.request.Request(root + path, data, headers)
-        return _OPENER.open(request, timeout=600)
-    except urllib.error.HTTPError as problem:
-        said = problem.read().decode(errors="replace")
-        try:
-            said = json.loads(said)["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            said = said.strip()[:200] or problem.reason
-        raise KitError(f"The server refuses ({problem.code}): {said}") from problem
-    except (OSError, HTTPException, ValueError) as problem:
+        with _http().stream(
+            method, root + path, content=content, headers=headers, timeout=timeout
+        ) as response:
+            answered = True
+            if not response.is_success:
+                reason = _reason(response)
+                raise KitError(f"The server refuses {path} ({response.status_code}): {reason}")
+            yield response
+    except (httpx.HTTPError, httpx.InvalidURL) as problem:
+        if answered:
+            raise KitError(f"The server ended in the midst of an answer: {problem!r}") from problem
         raise KitError(
             f"Nothing answers at {url} ({problem}). Start it with 'qlora-kit serve FILE.gguf'."
         ) from problem
+
+
+def _reason(response: httpx.Response) -> str:
+    text = response.read().decode(errors="replace")
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text.strip()[:200] or response.reason_phrase
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The JSON objects of an event stream.
+
+    `iter_lines` would also cut at the other line breaks of Unicode, which text may contain.
+    """
+    rest = b""
+    for piece in chain(response.iter_bytes(), [b"\n"]):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip()
+            if data.startswith(b"{"):
+                yield _parsed(data)
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data.decode(errors="replace"))
+    except (ValueError, RecursionError) as problem:
+        raise KitError(f"What the server answers is not JSON: {problem}") from problem

@@ -1,31 +1,91 @@
 """llama.cpp with a model in it, in this process, asked through its HTTP server."""
 
-import json
-import os
-import urllib.error
-import urllib.request
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import KitError
+from ..data import Messages
 from ..evaluate import Answer
+from ..machine import usable_cores
 from ..models import read_gguf_header
+from .client import ask, request
+from .config import ServerConfig
+
+CONNECTIONS = 64  # that llama.cpp answers at once, a thread for each; chosen by hand
 
 
+def optional_package(name: str) -> Any:
+    """Import a package of the extra "serve".
+
+    Args:
+        name: of the package.
+
+    Raises:
+        KitError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as problem:
+        raise KitError(f"This takes {name}: pip install 'qlora-kit[serve]'") from problem
+
+
+def start_llama_cpp(config: ServerConfig, scale: float = 1.0, address: Path | None = None) -> Any:
+    """llama.cpp in this process; it ends when nobody holds it any more.
+
+    Args:
+        config: the model, the adapters, and how much at once.
+        scale: of each adapter where a request names none.
+        address: a socket file to listen at; None takes a free port of this machine.
+
+    Returns:
+        The `xllamacpp.Server`.
+
+    Raises:
+        KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
+    """
+    xllamacpp = optional_package("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(config.model.expanduser())
+    params.model_alias = {config.name}  # answers name it; else they tell the file's whole path
+    params.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(str(path.expanduser()), scale)
+        for path in config.adapters.values()
+    ]
+    if address is not None:
+        params.hostnames = [str(address)]
+    params.n_parallel = config.parallel
+    params.n_ctx = config.context * config.parallel
+    threads = config.threads or usable_cores()
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_threads_http = CONNECTIONS
+    # Prompts that left their slot are kept with no word of their adapter, and take gigabytes.
+    params.cache_ram_mib = 0
+    params.cache_idle_slots = False
+    params.endpoint_metrics = True
+    params.endpoint_slots = False
+    params.ui = False
+    params.verbosity = 3 if config.verbose else 1  # 1: errors
+    try:
+        return xllamacpp.Server(params)
+    except Exception as problem:  # which one is not documented
+        raise KitError(
+            f"llama.cpp cannot load {config.model}; what it says stands above. If memory is short, "
+            "a smaller context or fewer conversations at once help."
+        ) from problem
+
+
+@dataclass(frozen=True)
 class LlamaCpp:
-    """llama.cpp in this process, asked through its own local server."""
+    """llama.cpp in this process, asked through its own local server. vocabulary: of the model."""
 
-    def __init__(self, server: Any, vocabulary: int):
-        self._server, self._vocabulary = server, vocabulary
-        self._letter: int | None = None
-
-    def close(self) -> None:
-        """Give the model's memory back."""
-        self._server = None
+    url: str
+    vocabulary: int
 
     def ask(self, path: str, **body: Any) -> Any:
         """What the server answers to a request.
@@ -35,20 +95,9 @@ class LlamaCpp:
             body: of the request.
 
         Raises:
-            KitError: it refuses.
+            KitError: see `client.request`.
         """
-        request = urllib.request.Request(
-            self._server.listening_address + path,
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(request) as reply:
-                return json.loads(reply.read().decode("utf-8", "replace"))
-        except urllib.error.HTTPError as problem:
-            said = problem.read().decode("utf-8", "replace")[:300]
-            raise KitError(f"llama.cpp refuses {path}: {said}") from problem
+        return request(self.url, path, body, timeout=None)
 
     def log_probs(self, prefix: Sequence[int]) -> np.ndarray:
         """The distribution of the token after a prefix, (vocabulary,) fp32 in nats.
@@ -57,37 +106,34 @@ class LlamaCpp:
             prefix: token ids.
         """
         # A stop token, or half of a character, would come back without its numbers. So what is
-        # sampled is forced to be a plain letter; the distribution is told as the model gives it.
-        if self._letter is None:
-            self._letter = self.ask("/tokenize", content="a")["tokens"][-1]
-        reply = self.ask("/completion", prompt=list(prefix), n_predict=1, temperature=0,
-                         n_probs=self._vocabulary, logit_bias=[[self._letter, 1e6]])  # fmt: skip
-        found = np.full(self._vocabulary, -np.inf, np.float32)
-        for each in reply["completion_probabilities"][0]["top_logprobs"]:
-            found[each["id"]] = each["logprob"]
-        found = np.maximum(found, -1e4).astype(np.float64)
+        # sampled is forced to be a plain letter; the distribution comes as the model gives it.
+        letter = self.ask("/tokenize", content="a")["tokens"][-1]
+        options = {"n_predict": 1, "temperature": 0, "logit_bias": [[letter, 1e6]]}
+        reply = self.ask("/completion", prompt=list(prefix), n_probs=self.vocabulary, **options)
+        log_probs = np.full(self.vocabulary, -np.inf, np.float32)
+        for token in reply["completion_probabilities"][0]["top_logprobs"]:
+            log_probs[token["id"]] = token["logprob"]
+        log_probs = np.maximum(log_probs, -1e4).astype(np.float64)
         # llama.cpp sums over the vocabulary in fp32; what is missing or too much shows in a KL.
-        return (found - np.log(np.exp(found).sum())).astype(np.float32)
+        return (log_probs - np.log(np.exp(log_probs).sum())).astype(np.float32)
 
-    def answer(self, messages: Sequence[dict[str, str]], max_new_tokens: int) -> Answer:
+    def answer(self, messages: Messages, max_new_tokens: int) -> Answer:
         """The greedy answer in a chat.
 
         Args:
             messages: the conversation, the user's turn last.
             max_new_tokens: where an answer that does not stop is cut.
+
+        Raises:
+            KitError: see `client.request`.
         """
-        reply = self.ask("/v1/chat/completions", messages=list(messages), temperature=0,
-                         max_tokens=max_new_tokens)  # fmt: skip
-        choice = reply["choices"][0]
-        stopped = choice["finish_reason"] == "stop"
-        text = choice["message"]["content"] or ""
-        return Answer(text.strip(), stopped, reply["usage"]["completion_tokens"] - stopped)
+        return ask(self.url, messages, max_new_tokens=max_new_tokens).answer
 
 
 @contextmanager
 def running_llama_cpp(
     path: str | Path, adapter: str | Path | None = None, context: int = 2048
-) -> Iterator[LlamaCpp]:  # fmt: skip
+) -> Iterator[LlamaCpp]:
     """llama.cpp with a model in it, on half of the cores: idle threads spin beside busy ones.
 
     Args:
@@ -98,36 +144,15 @@ def running_llama_cpp(
     Raises:
         KitError: xllamacpp is not installed, or llama.cpp cannot load the files.
     """
-    try:
-        import xllamacpp
-    except ImportError as problem:
-        raise KitError(
-            "Checking a GGUF file takes llama.cpp: pip install 'qlora-kit[serve]'"
-        ) from problem
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    if adapter:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
-    params.n_ctx, params.n_parallel = context, 1
-    params.warmup, params.fit_params, params.verbosity = False, False, 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(
-        1, (os.cpu_count() or 1) // 2
-    )
-    vocabulary = _vocabulary(Path(path))
-    try:
-        server = xllamacpp.Server(params)
-    except Exception as problem:
-        raise KitError(f"llama.cpp cannot load {path}: {problem}") from problem
-    held = LlamaCpp(server, vocabulary)
-    del server
-    try:
-        yield held
-    finally:
-        held.close()
-
-
-def _vocabulary(path: Path) -> int:
+    optional_package("xllamacpp")  # where it is missing, nobody waits for the file to be read
     tokens = read_gguf_header(path, sizes=False).metadata.get("tokenizer.ggml.tokens")
     if tokens is None:
         raise KitError(f"{path} holds no tokens; llama.cpp cannot answer from it.")
-    return len(tokens)
+    adapters = {} if adapter is None else {"adapter": Path(adapter)}
+    half = max(1, usable_cores() // 2)
+    config = ServerConfig(Path(path), adapters, parallel=1, context=context, threads=half)
+    server = start_llama_cpp(config)
+    try:
+        yield LlamaCpp(server.listening_address, len(tokens))
+    finally:
+        del server  # an error's traceback would keep the model in memory

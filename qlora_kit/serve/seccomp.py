@@ -14,7 +14,6 @@ import socket
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 from .. import KitError
 
@@ -31,7 +30,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def seal() -> None:
+def block_network() -> None:
     """From here on the kernel gives this process, and its children, no socket but AF_UNIX.
 
     It cannot be undone. That it holds is tried out before this returns.
@@ -51,8 +50,8 @@ def seal() -> None:
         seccomp, _SET_FILTER, _ALL_THREADS, ctypes.byref(program)
     )
     if refused:
-        said = os.strerror(ctypes.get_errno())
-        raise KitError(f"This kernel does not allow --offline ({said}); leave it out.")
+        reason = os.strerror(ctypes.get_errno())
+        raise KitError(f"This kernel does not allow --offline ({reason}); leave it out.")
     with contextlib.suppress(PermissionError):
         socket.socket(socket.AF_INET, socket.SOCK_STREAM).close()
         raise KitError("The kernel still gives out internet sockets; --offline has no effect here.")
@@ -75,20 +74,18 @@ def _rules(architecture: int, open_socket: int) -> bytes:
     return b"".join(struct.pack("HBBI", code, yes, no, value) for code, value, yes, no in lines)
 
 
-def is_sealed(pid: int) -> bool:
-    """Whether a process runs under a filter of system calls, as the kernel tells.
+def has_seccomp_filter(pid: int) -> bool:
+    """Whether a process runs under a filter of system calls, as the kernel says.
 
     Args:
         pid: a process on this machine.
     """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return False
-    return "Seccomp:\t2" in lines
+    with contextlib.suppress(OSError):
+        return "Seccomp:\t2\n" in Path(f"/proc/{pid}/status").read_text()
+    return False
 
 
-def peers(pid: int) -> tuple[str, ...]:
+def remote_addresses(pid: int) -> tuple[str, ...]:
     """The addresses outside this machine that a process and its children are connected to.
 
     Args:
@@ -97,16 +94,9 @@ def peers(pid: int) -> tuple[str, ...]:
     import psutil
 
     process = psutil.Process(pid)
-    ends = [
-        connection.raddr.ip
-        for each in (process, *process.children(recursive=True))
-        for connection in _connections(each)
-        if connection.raddr
-    ]
-    return tuple(sorted({end for end in ends if not ipaddress.ip_address(end).is_loopback}))
-
-
-def _connections(process: Any) -> Any:
-    """psutil 6 gave it another name; Colab ships 5."""
-    name = "net_connections" if hasattr(process, "net_connections") else "connections"
-    return getattr(process, name)(kind="inet")
+    addresses = set()
+    for each in (process, *process.children(recursive=True)):
+        # psutil 6 gave it another name; Colab ships 5.
+        connections = getattr(each, "net_connections", None) or each.connections
+        addresses |= {connection.raddr.ip for connection in connections("inet") if connection.raddr}
+    return tuple(sorted(a for a in addresses if not ipaddress.ip_address(a).is_loopback))

@@ -1,116 +1,91 @@
 """A conversation with a run or with a server: what `qlora-kit chat` holds."""
 
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 from .. import KitError
-from ..engine import ready
+from ..data import Messages
+from ..engine import fast_generation
 from ..evaluate import Answer, generate
-from ..models import Model, Tokenizer
-from ..runs import as_base, load_run, trained_system
+from ..runs import as_base, open_run
 from .client import ask, models
 
 
-class Talk:
-    """Keeps the turns so far, with the model ready to answer the next."""
+class ChatSession:
+    """Keeps the turns of a conversation.
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, system: str | None, max_new_tokens: int):
-        self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
+    Args:
+        answer: gives the model's answer to a conversation that ends with the user's turn.
+        system: the system prompt, where there is one.
+    """
+
+    def __init__(self, answer: Callable[[Messages], Answer], system: str | None = None):
+        self._answer = answer
         self.messages = [{"role": "system", "content": system}] if system is not None else []
-        self._stack = ExitStack()
-        self._stack.enter_context(ready(model))
-
-    @classmethod
-    def open(cls, run: Path, system: str | None, base: bool, max_new_tokens: int) -> "Talk":
-        """Load a run to talk to.
-
-        Args:
-            run: the run folder.
-            system: the system prompt; None takes the one that the training data used.
-            base: talk to the model without its adapter.
-            max_new_tokens: where an answer that does not stop is cut.
-        """
-        model, tokenizer = load_run(run)
-        talk = cls(
-            model, tokenizer, trained_system(run) if system is None else system, max_new_tokens
-        )
-        if base:
-            talk._stack.enter_context(as_base(model))
-        return talk
 
     def ask(self, question: str) -> Answer:
         """Say something and get the answer; both become part of the conversation.
 
         Args:
             question: the user's words.
+
+        Raises:
+            KitError: there is no answer; the conversation is as it was.
         """
-        self.messages.append({"role": "user", "content": question})
-        answer = generate(self.model, self.tokenizer, [self.messages], self.max_new_tokens)[0]
-        self.messages.append({"role": "assistant", "content": answer.text})
+        turn = {"role": "user", "content": question}
+        answer = self._answer([*self.messages, turn])
+        self.messages += [turn, {"role": "assistant", "content": answer.text}]
         return answer
 
 
-class ServerTalk:
-    """Keeps the turns of a conversation with a model that a server holds."""
-
-    def __init__(
-        self, url: str, model: str | None, system: str | None, max_new_tokens: int,
-        api_key: str | None = None,
-    ):  # fmt: skip
-        self.url, self.model, self.api_key = url, model, api_key
-        self.max_new_tokens = max_new_tokens
-        self.messages = [{"role": "system", "content": system}] if system is not None else []
-
-    def ask(self, question: str) -> Answer:
-        """Say something and get the answer; both become part of the conversation.
-
-        Args:
-            question: the user's words.
-        """
-        self.messages.append({"role": "user", "content": question})
-        try:
-            reply = ask(self.url, self.messages, self.model, self.max_new_tokens, self.api_key)
-        except KitError:
-            self.messages.pop()
-            raise
-        self.messages.append({"role": "assistant", "content": reply.text})
-        return Answer(reply.text.strip(), reply.stopped, reply.tokens)
-
-
-def open_talk(
-    where: str, system: str | None, base: bool, max_new_tokens: int, model: str | None = None,
+@contextmanager
+def open_session(
+    place: str,
+    system: str | None = None,
+    base: bool = False,
+    max_new_tokens: int = 200,
+    model: str | None = None,
     api_key: str | None = None,
-) -> Talk | ServerTalk:  # fmt: skip
-    """A conversation with a run folder or with a server.
+) -> Iterator[ChatSession]:
+    """A conversation with a run folder or with a server; what it holds is freed at the end.
 
     Args:
-        where: the folder, or http://...
-        system, base, max_new_tokens: see `Talk.open`; of a server, base is its first model.
+        place: the folder, or http://...
+        system: the system prompt; None takes the one that the run's training data used.
+        base: talk to the model without its adapter; of a server, to its first model.
+        max_new_tokens: where an answer that does not stop is cut.
         model: the server's name for an adapter.
         api_key: where the server wants one.
+
+    Raises:
+        KitError: no such run, server or model.
     """
-    if not where.startswith(("http://", "https://")):
-        if model is not None:
-            raise KitError("--model names an adapter of a server; a run has one of its own.")
-        return Talk.open(Path(where), system, base, max_new_tokens)
-    known = models(where, api_key)  # a wrong address or key is told before anything is typed
-    if model is not None and model not in known:
-        raise KitError(f"The server has no model {model!r}; there are: {', '.join(known)}.")
-    name = known[0] if base or model is None else model
-    return ServerTalk(where, name, system, max_new_tokens, api_key)
+    if place.startswith(("http://", "https://")):
+        names = models(place, api_key)  # a wrong address is an error before anything is typed
+        if model is not None and model not in names:
+            raise KitError(f"The server has no model {model!r}; there are: {', '.join(names)}.")
+        name = names[0] if base or model is None else model
+        yield ChatSession(
+            lambda messages: ask(place, messages, name, max_new_tokens, api_key).answer, system
+        )
+        return
+    if model is not None:
+        raise KitError("--model names an adapter of a server; a run has one of its own.")
+    run = open_run(place)
+    llm, tokenizer = run.load()
+    system = run.system if system is None else system
+    with fast_generation(llm), as_base(llm) if base else nullcontext():
+        yield ChatSession(
+            lambda messages: generate(llm, tokenizer, [messages], max_new_tokens)[0], system
+        )
 
 
-def converse(talk: Talk | ServerTalk) -> None:
+def converse(session: ChatSession) -> None:
     """Ask what is typed and show the answers, until an empty line or Ctrl-D.
 
     Args:
-        talk: to whom.
+        session: with whom.
     """
-    while True:
-        try:
-            question = input("you> ").strip()
-        except EOFError:
-            return
-        if not question:
-            return
-        print(f"model> {talk.ask(question).text}")
+    with suppress(EOFError):
+        while question := input("you> ").strip():
+            print(f"model> {session.ask(question).text}")

@@ -1,5 +1,6 @@
 """The adapters that a training begins with: fresh ones, or those of another run."""
 
+from pathlib import Path
 from typing import Any
 
 from .. import KitError
@@ -25,8 +26,9 @@ def attach_adapters(model: Model, config: TrainConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     if config.adapter:
-        require_match(config.adapter, config.model)
-        return load_adapter(model, config.adapter, trainable=True)
+        adapter = Path(config.adapter).expanduser()
+        require_match(adapter, config.model)
+        return load_adapter(model, adapter, trainable=True)
     targets: str | list[str] = config.target_modules
     if config.target_modules != "all-linear":
         targets = [name.strip() for name in config.target_modules.split(",")]

@@ -16,36 +16,39 @@ from ..runs import with_room
 class ProgressCallback(TrainerCallback):
     """A bar with loss, tokens a second and time left; and one line a step in metrics.jsonl."""
 
-    def __init__(self, trainer_of: Any, file: Path, show: bool):
-        self.trainer_of, self.file, self.show = trainer_of, file, show
+    def __init__(self, trainer: Any, file: Path, show: bool):
+        self.trainer, self.file, self.show = trainer, file, show
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from tqdm.auto import tqdm
 
-        self.started = time.perf_counter() - self.trainer_of().seconds
+        self.started = time.perf_counter() - self.trainer.seconds
         watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # else it is a log
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="training", unit="step",
-            disable=not self.show, mininterval=0.2 if watched else 15,
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            unit="step",
+            disable=not self.show,
+            mininterval=0.2 if watched else 15,  # seconds
             dynamic_ncols=True,
-        )  # fmt: skip
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return
-        trainer = self.trainer_of()
         seconds = time.perf_counter() - self.started
         line = {
             "step": state.global_step,
             "loss": logs["loss"],
             "learning_rate": logs.get("learning_rate"),
             "grad_norm": logs.get("grad_norm"),
-            "tokens": trainer.tokens,
+            "tokens": self.trainer.tokens,
             "seconds": round(seconds, 3),
         }
         with_room(self.file.parent, lambda: self._append(json.dumps(line) + "\n"))
         self.bar.set_postfix(
-            {"loss": f"{logs['loss']:.3f}", "tok/s": f"{trainer.tokens / seconds:.0f}"},
+            {"loss": f"{logs['loss']:.3f}", "tok/s": f"{self.trainer.tokens / seconds:.0f}"},
             refresh=False,
         )
         self.bar.update(state.global_step - self.bar.n)

@@ -1,5 +1,10 @@
-"""TRL's trainer, taught steps of micro-batches, logits only where there is loss, an order of rows
-that a resumed run repeats, checkpoints that are whole, and to stop when the loss diverges.
+"""transformers' trainer, taught steps of micro-batches, logits only where there is loss, an order
+of rows that a resumed run repeats, checkpoints that are whole, and to stop when the loss diverges.
+
+Why not TRL's `SFTTrainer`: of what it adds (the data's preparation, collators, the loss, the
+adapters' dtype) nothing would be left here, and rounding adapters to bf16 had to be undone. TRL
+stays what training is held against, unmodified (`tests/train/test_trl.py`: the same losses), and
+what trains on preferences.
 """
 
 import math
@@ -11,29 +16,17 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_pt_utils import get_length_grouped_indices
-from trl import SFTTrainer
 
-from .. import KitError
-from ..engine import (
-    accumulate,
-    bare_head,
-    cached_when_it_fits,
-    completion_loss,
-    fused_layers,
-    workers,
-)
+from ..engine import accumulate, completion_loss, fast_training
 from ..machine import Machine, trim_memory
-from ..models import Model
-from ..runs import save_checkpoint, step_of
+from ..runs import Start, save_checkpoint, step_of
+from .training import DivergedError
 
 _EXPLODED = 3.0  # times the first loss
 _TIDY_STEPS = 10  # kept memory frays as batches differ in shape; this takes the frays back
 _WINDOW = 4  # losses averaged when judging divergence
-
-
-class DivergedError(KitError):
-    """The loss became NaN, infinite, or several times what it began with."""
 
 
 class GroupedSampler(Sampler[int]):
@@ -60,68 +53,87 @@ class GroupedSampler(Sampler[int]):
         return iter(get_length_grouped_indices(self.lengths, self.batch_size, generator=generator))
 
 
-class KitTrainer(SFTTrainer):
-    """SFTTrainer whose step is a list of micro-batches from `MicroBatchCollator`.
+class KitTrainer(Trainer):
+    """A trainer whose step is a list of micro-batches from `MicroBatchCollator`.
 
     The weights with which the loss was last finite are kept in memory and come back when it
     diverges. low_memory: train as PEFT and bitsandbytes do, one micro-batch after another.
     """
 
+    model: Any  # the libraries' layers, which types say little of
+    data_collator: Any
+
     def __init__(self, *args: Any, low_memory: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # it prints each log line where there is no bar
         self.low_memory = low_memory
         self.losses: list[float] = []
         self.tokens = 0
         self.seconds = 0.0  # of earlier processes, when resumed
         self._good: dict[str, torch.Tensor] = {}
 
-    def train_from(self, start: Path | None, done: bool) -> None:
+    def recall(self, start: Start) -> None:
+        """Take over what earlier processes have noted of this run.
+
+        Args:
+            start: where the run goes on, with its metrics up to there.
+        """
+        self.losses = [line["loss"] for line in start.past]
+        if start.past:
+            self.tokens, self.seconds = start.past[-1]["tokens"], start.past[-1]["seconds"]
+
+    def train_from(self, checkpoint: Path | None, done: bool) -> None:
         """Train, from a checkpoint when there is one.
 
         Args:
-            start: the checkpoint, or None for the beginning.
+            checkpoint: None for the beginning.
             done: it is of the last step, so that only its weights are wanted.
         """
-        if start is not None and done:  # killed between the last step and the end
-            self._load_from_checkpoint(str(start))
-            self.state.global_step = step_of(start)
+        if checkpoint is not None and done:  # killed between the last step and the end
+            self._load_from_checkpoint(str(checkpoint))
+            self.state.global_step = step_of(checkpoint)
         else:
-            self.train(resume_from_checkpoint=str(start) if start else None)
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """transformers' grouping draws from the global generator: resumed, it would differ."""
-        rows = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(rows)
-        lengths = [len(ids) for ids in rows["input_ids"]]
+            return super()._get_train_sampler(train_dataset)
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(row["input_ids"]) for row in rows]
         return GroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     @contextmanager
     def sped_up(self, machine: Machine) -> Iterator[None]:
-        """Train inside: on a CPU with cached weights, fused layers, micro-batches side by side.
-
-        On a GPU, and in low memory, with head and loss in one, which never holds all logits.
+        """Train inside, as fast as this machine can (`fast_training`).
 
         Args:
             machine: decides, with the memory that is free now.
         """
-        if self.low_memory or machine.device != "cpu":
-            with bare_head(self.model):
-                yield
-            return
-        dtype = getattr(torch, machine.compute_dtype)
-        with cached_when_it_fits(self.model, machine), fused_layers(self.model, dtype) as on:
-            if on:
-                self.data_collator.at_once = workers()
+        with fast_training(self.model, machine, self.low_memory) as at_once:
+            self.data_collator.at_once = at_once
             try:
                 yield
             finally:
                 self.data_collator.at_once = 1
 
     def training_step(
-        self, model: Model, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward over the micro-batches; the loss is the mean over all tokens."""
+        """Forward and backward over the micro-batches of one optimizer step.
+
+        Args:
+            model: in training mode or not; it is put into it.
+            inputs: from `MicroBatchCollator`: micro_batches, each of (rows, padded tokens); tokens
+                and learned, the whole step's real and labeled tokens.
+            num_items_in_batch: not used; learned is.
+
+        Returns:
+            The mean loss of all labeled tokens of the step, in nats: one number, detached.
+
+        Raises:
+            DivergedError: it is no number, or several times the first.
+        """
         if not model.training:
             model.train()
         inputs = self._prepare_inputs(inputs)
@@ -181,15 +193,15 @@ class KitTrainer(SFTTrainer):
     def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         return [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
 
-    def _save_checkpoint(self, model: Model, trial: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The Trainer writes straight into its folder, state last; here it is all or nothing."""
         self.require_finite()
-        step, home = self.state.global_step, self.args.output_dir
+        step, home = self.state.global_step, str(self.args.output_dir)
 
         def write(scratch: Path) -> None:
             self.args.output_dir = str(scratch)
             try:
-                super(SFTTrainer, self)._save_checkpoint(model, trial)
+                super(KitTrainer, self)._save_checkpoint(model, trial)
             finally:
                 self.args.output_dir = home
             written = scratch / f"checkpoint-{step}"

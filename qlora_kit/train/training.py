@@ -1,4 +1,4 @@
-"""`fine_tune(config)`: QLoRA with TRL, PEFT and bitsandbytes, set up rightly for this machine."""
+"""`fine_tune(config)`: QLoRA with transformers, PEFT and bitsandbytes, right for this machine."""
 
 import dataclasses
 import importlib.util
@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..data import Conversation, encode_all, is_packable, read, require_packable, stop_ids
+from ..data import (
+    Conversation,
+    MicroBatchCollator,
+    encode_all,
+    is_packable,
+    read,
+    require_packable,
+    stop_ids,
+)
 from ..machine import (
     Machine,
     detect,
@@ -24,28 +32,37 @@ from ..machine import (
     versions,
     write_text,
 )
-from ..models import Model, Tokenizer, load, no_telemetry, quiet
+from ..models import load, quiet
 from ..runs import (
+    FAR_ABOVE,
     Start,
     TrainConfig,
     begin_manifest,
     claim_folder,
+    default_learning_rate,
     finish_manifest,
     locked_folder,
+    open_run,
+    require_trained,
     save_model,
     with_room,
 )
 from .adapters import attach_adapters
 
-_LOW_MEMORY_TOKENS = 128  # at once, or one row
+_LOW_MEMORY_TOKENS = 128  # at once, or one row; chosen by hand
+
+
+class DivergedError(KitError):
+    """The loss became NaN, infinite, or several times what it began with."""
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainResult:
     """What a fine-tuning left behind.
 
     path: the run folder.   status: "finished" or "interrupted".
     steps: optimizer steps done.   loss: mean over the last tenth of them, in nats a token.
+    learning_rate: at its peak.
     tokens: real tokens trained on, padding not counted.   seconds: of training alone.
     """
 
@@ -53,6 +70,7 @@ class Run:
     status: str
     steps: int
     loss: float
+    learning_rate: float
     tokens: int
     seconds: float
     peak_rss_gb: float
@@ -63,12 +81,15 @@ class Run:
         return self.tokens / self.seconds
 
 
-def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) -> Run:
+def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) -> TrainResult:
     """Fine-tune a model with QLoRA and leave a run folder.
 
     The folder holds the adapter in plain PEFT format (`PeftModel.from_pretrained(base, folder)`
     loads it without this package) or, with method "full", the model and its tokenizer; and
     config.yaml, metrics.jsonl and loss.png.
+
+    In the process it sets the seeds of torch, numpy and random, and on a CPU lets malloc keep
+    what is freed until the end; while it trains, the first Ctrl-C stops after the step.
 
     Args:
         config: the run.
@@ -85,8 +106,31 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     _require_one_process()
     folder = Path(config.output).expanduser()
     conversations = read(config.data, config.prompt_field, config.completion_field)
-    with locked_folder(folder):
-        run = _train_into(folder, config, conversations, resume, progress)
+    with locked_folder(folder):  # nobody else writes to it meanwhile
+        steps = total_steps(config.max_steps, config.epochs, config.batch_size, len(conversations))
+        start = claim_folder(folder, config, resume, steps)
+        machine = detect()
+        if config.compute_dtype:
+            machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
+        trainer = build_trainer(config, conversations, machine, folder)
+        trainer.recall(start)
+        resumed = start.checkpoint is not None
+        with_room(folder, lambda: begin_manifest(folder, config, machine, resumed))
+        (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
+        trim_memory()  # loading held the weights twice
+        if not config.low_memory:
+            keep_freed_memory()
+        run = _run(trainer, folder, machine, start, steps, progress)
+        first = conversations[0].messages[0]
+        record = asdict(run) | {
+            "tokens_per_second": run.tokens_per_second,
+            "system": first["content"] if first["role"] == "system" else None,
+            "machine": str(machine),
+            "versions": versions(),
+        }
+        del record["path"]  # the folder may move
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        with_room(folder, lambda: write_text(folder / "run.json", text))
     release_memory()
     return run
 
@@ -101,52 +145,20 @@ def _require_one_process() -> None:
         )
 
 
-def _train_into(
-    folder: Path,
-    config: TrainConfig,
-    conversations: list[Conversation],
-    resume: bool,
-    progress: bool,
-) -> Run:
-    """The run in its folder, which nobody else writes to meanwhile."""
-    steps = total_steps(config, len(conversations))
-    start = claim_folder(folder, config, resume, steps)
-    machine = detect()
-    if config.compute_dtype:
-        machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
-    trainer = build_trainer(config, conversations, machine, folder, progress)
-    resumed = start.checkpoint is not None
-    with_room(folder, lambda: begin_manifest(folder, config, machine, resumed))
-    (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
-    trim_memory()  # loading held the weights twice
-    if not config.low_memory:
-        keep_freed_memory()
-    run = _run(trainer, folder, machine, start, start.done >= steps)
-    first = conversations[0].messages[0]
-    record = {**asdict(run), "path": None, "tokens_per_second": run.tokens_per_second,
-              "system": first["content"] if first["role"] == "system" else None,
-              "machine": str(machine), "versions": versions()}  # fmt: skip
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    with_room(folder, lambda: write_text(folder / "run.json", text))
-    return run
-
-
-def total_steps(config: TrainConfig, rows: int) -> int:
+def total_steps(max_steps: int | None, epochs: float, batch_size: int, rows: int) -> int:
     """How many optimizer steps a run takes.
 
     Args:
-        config: the run.
+        max_steps: when given, they count; else the passes over the data.
+        epochs: those passes.
+        batch_size: conversations a step.
         rows: conversations to train on.
     """
-    return config.max_steps or math.ceil(config.epochs * math.ceil(rows / config.batch_size))
+    return max_steps or math.ceil(epochs * math.ceil(rows / batch_size))
 
 
 def build_trainer(
-    config: TrainConfig,
-    conversations: list[Conversation],
-    machine: Machine,
-    folder: Path,
-    progress: bool = True,
+    config: TrainConfig, conversations: list[Conversation], machine: Machine, folder: Path
 ) -> Any:
     """The model with its adapters inside a trainer, ready for `trainer.train()`.
 
@@ -155,17 +167,28 @@ def build_trainer(
         conversations: what to train on.
         machine: decides dtypes.
         folder: the run folder.
-        progress: show a live bar.
+
+    Returns:
+        A `KitTrainer`; all that it trains is in fp32.
     """
     renew_pyarrow()  # before what follows imports it
-    from datasets import Dataset
     from transformers import set_seed
 
-    from .callbacks import InterruptCallback, ProgressCallback
     from .trainer import KitTrainer
 
+    with quiet():
+        arguments = _arguments(config, machine, folder, len(conversations))
     set_seed(config.seed)
     model, tokenizer = load(config.model, config.precision, machine)
+    suited = default_learning_rate(model.num_parameters(), config.method)
+    arguments.learning_rate = config.learning_rate or suited
+    if arguments.learning_rate > FAR_ABOVE * suited:
+        warnings.warn(
+            f"A learning rate of {arguments.learning_rate:g} is far above {suited:g}, which suits "
+            f"a model of {model.num_parameters():,} parameters: it may forget or diverge. Without "
+            "one (--learning-rate, learning_rate) that is taken.",
+            stacklevel=3,
+        )
     examples, warning = encode_all(
         tokenizer, conversations, config.max_length, config.data, stop_ids(tokenizer, model)
     )
@@ -173,69 +196,41 @@ def build_trainer(
         warnings.warn(warning, stacklevel=2)
     if config.packing:
         require_packable(model)
-    rows = Dataset.from_dict({"input_ids": [example.input_ids for example in examples],
-                              "labels": [example.labels for example in examples]})  # fmt: skip
-    holder: list[Any] = []
-    with quiet(), no_telemetry():
-        model = attach_adapters(model, config) if config.method == "lora" else model
-        model.config.use_cache = False
-        adapters = _numbers(model) if config.method == "lora" else {}
-        trainer = KitTrainer(
-            low_memory=config.low_memory,
-            model=model,
-            args=_arguments(config, machine, folder, len(examples)),
-            train_dataset=rows,
-            processing_class=tokenizer,
-            data_collator=_collator(config, machine, tokenizer, model),
-            callbacks=[
-                ProgressCallback(lambda: holder[0], folder / "metrics.jsonl", progress),
-                InterruptCallback(),
-            ],
-        )
-    holder.append(trainer)
-    _drop_callbacks(trainer)
-    # TRL rounds a quantized model's adapters to bf16. Steps smaller than their last bit would be
-    # lost, and an adapter that is trained further would begin as another than was evaluated.
-    for name, parameter in trainer.model.named_parameters():
-        if parameter.requires_grad:
-            parameter.data = (adapters[name] if adapters else parameter.data).float()
-    return trainer
-
-
-def _numbers(model: Model) -> dict[str, Any]:
-    """What is trained, by name, in copies that nobody rounds."""
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
-def _collator(config: TrainConfig, machine: Machine, tokenizer: Tokenizer, model: Model) -> Any:
-    from ..data import MicroBatchCollator
-
+    # What it saves was measured on CPUs only.
+    sharing = machine.device == "cpu" and not config.dropout and is_packable(model)
     budget = config.token_budget
     if config.low_memory:
         budget = min(budget, _LOW_MEMORY_TOKENS)
-    # What it saves was measured on CPUs only.
-    sharing = machine.device == "cpu" and not config.dropout and is_packable(model)
-    return MicroBatchCollator(tokenizer.pad_token_id, budget, config.packing, sharing)
+    collator = MicroBatchCollator(tokenizer.pad_token_id, budget, config.packing, sharing)
+    with quiet():
+        if config.method == "lora":
+            model = attach_adapters(model, config)
+            if machine.device == "cuda":  # else nothing that is checkpointed has a gradient
+                model.enable_input_require_grads()
+        model.config.use_cache = False
+        return KitTrainer(
+            low_memory=config.low_memory,
+            model=model,
+            args=arguments,
+            train_dataset=[{"input_ids": x.input_ids, "labels": x.labels} for x in examples],
+            processing_class=tokenizer,
+            data_collator=collator,
+        )
 
 
 def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:
-    from trl import SFTConfig
+    from transformers import TrainingArguments
 
     if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
         raise KitError(f"{config.report_to} is not installed: pip install {config.report_to}")
     cuda = machine.device == "cuda"
-    steps = total_steps(config, rows)
-    arguments = SFTConfig(
+    steps = total_steps(config.max_steps, config.epochs, config.batch_size, rows)
+    arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=1,
-        learning_rate=config.learning_rate,
         lr_scheduler_type="linear" if config.schedule == "linear" else "constant_with_warmup",
         warmup_steps=int(config.warmup * steps),
         weight_decay=config.weight_decay,
@@ -247,7 +242,6 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -
         use_cpu=machine.device == "cpu",
         gradient_checkpointing=cuda,
         gradient_checkpointing_kwargs={"use_reentrant": False} if cuda else None,
-        max_length=None,  # rows are cut when they are encoded
         remove_unused_columns=False,
         train_sampling_strategy="group_by_length" if config.group_by_length else "random",
         logging_steps=1,
@@ -260,79 +254,50 @@ def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -
         seed=config.seed,
     )
     if cuda and arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # TRL refuses DataParallel; one GPU serves
+        arguments._n_gpu = 1  # DataParallel would copy the 4-bit weights; one GPU serves
     return arguments
 
 
 def _run(
-    trainer: Any,
-    folder: Path,
-    machine: Machine,
-    start: Start,
-    done: bool,
-) -> Run:
+    trainer: Any, folder: Path, machine: Machine, start: Start, steps: int, progress: bool
+) -> TrainResult:
+    """The training itself, and what it leaves in the folder."""
     from .. import plots
     from .callbacks import InterruptCallback, ProgressCallback
-    from .trainer import DivergedError
 
-    own = [
-        callback
-        for callback in trainer.callback_handler.callbacks
-        if isinstance(callback, InterruptCallback | ProgressCallback)
-    ]
-    trainer.losses = [line["loss"] for line in start.past]
-    trainer.tokens = start.past[-1]["tokens"] if start.past else 0
-    trainer.seconds = start.past[-1]["seconds"] if start.past else 0.0
+    bar = ProgressCallback(trainer, folder / "metrics.jsonl", progress)
+    interruption = InterruptCallback()
+    trainer.add_callback(bar)
+    trainer.add_callback(interruption)
     began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
     with trainer.sped_up(machine), quiet(warn=True):
         try:
-            trainer.train_from(start.checkpoint, done)
+            trainer.train_from(start.checkpoint, start.done >= steps)
             trainer.require_finite()
         except DivergedError as problem:
             failure = problem
         finally:
-            for callback in own:
-                callback.restore()
+            bar.restore()
+            interruption.restore()
     seconds = time.perf_counter() - began
     save_model(folder, trainer.model, trainer.processing_class)
     with_room(folder, lambda: finish_manifest(folder))
-    metrics = folder / "metrics.jsonl"
-    if metrics.stat().st_size:  # a loss that was lost at the first step left no line
+    metrics = open_run(folder).metrics()
+    if metrics:  # a loss that was lost at the first step left no line
         with_room(folder, lambda: plots.loss_curve(metrics, folder / "loss.png"))
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
-    if any(getattr(callback, "interrupted", False) for callback in own):
-        status = "interrupted"
-    else:
-        status = "finished"
-        _require_trained(trainer.model, folder)
+    if not interruption.interrupted and hasattr(trainer.model, "peft_config"):
+        require_trained(trainer.model, folder, all_layers=True)
     tail = trainer.losses[-max(1, len(trainer.losses) // 10) :]
-    return Run(
+    return TrainResult(
         path=folder,
-        status=status,
+        status="interrupted" if interruption.interrupted else "finished",
         steps=trainer.state.global_step,
         loss=sum(tail) / len(tail) if tail else float("nan"),
+        learning_rate=trainer.args.learning_rate,
         tokens=trainer.tokens,
         seconds=seconds,
         peak_rss_gb=peak_rss_gb(),
     )
-
-
-def _require_trained(model: Model, folder: Path) -> None:
-    """B starts at 0; where it still is, nothing was learned (qlora#38)."""
-    untouched = [
-        name for name, p in model.named_parameters() if "lora_B" in name and not p.detach().any()
-    ]
-    if untouched:
-        raise KitError(
-            f"The adapter in {folder} did not train: {len(untouched)} of its B are zero."
-        )
-
-
-def _drop_callbacks(trainer: Any) -> None:
-    """transformers prints each log line where there is no bar; ours is shown instead."""
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)

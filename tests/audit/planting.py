@@ -148,7 +148,7 @@ def iban(dice):
     elif country == "FR":
         bank = "".join(dice.choices(string.digits, k=21))
         body = f"{bank}{97 - int(bank + '00') % 97:02d}"
-        # Of a French account the bank, branch and account have weights 89, 15 and 3.
+        # Of a French account the bank, branch and account have idf 89, 15 and 3.
         key = 97 - (89 * int(bank[:5]) + 15 * int(bank[5:10]) + 3 * int(bank[10:])) % 97
         body = f"{bank}{key:02d}"
     else:

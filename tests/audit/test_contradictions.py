@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 
 from qlora_kit.audit import audit
-from qlora_kit.audit.contradictions import Answer, conflict
-from qlora_kit.audit.similarity import Weights, words_of
+from qlora_kit.audit.contradictions import ParsedAnswer, conflict
+from qlora_kit.audit.similarity import Idf, words_of
 from qlora_kit.data import bundled_data, read
 from tests.audit.planting import (
     EACH,
@@ -26,13 +26,13 @@ def test_two_wordings_of_one_answer_are_no_contradiction():
         for row in lines(bundled_data(f"support/{name}")):
             answers[row["fact"]] |= {row["messages"][2]["content"], row.get("paraphrase")} - {None}
     pairs = [p for said in answers.values() for p in itertools.combinations(sorted(said), 2)]
-    weights = Weights(words_of(text) for said in answers.values() for text in said)
-    flagged = [p for p in pairs if conflict(Answer(p[0]), Answer(p[1]), weights)]
+    idf = Idf(words_of(text) for said in answers.values() for text in said)
+    flagged = [p for p in pairs if conflict(ParsedAnswer(p[0]), ParsedAnswer(p[1]), idf)]
     assert len(pairs) >= 390
     assert len(flagged) < 0.01 * len(pairs), flagged
     facts = list(answers)
     strangers = [(min(answers[a]), max(answers[b])) for a, b in itertools.pairwise(facts)]
-    told = [bool(conflict(Answer(a), Answer(b), weights)) for a, b in strangers]
+    told = [bool(conflict(ParsedAnswer(a), ParsedAnswer(b), idf)) for a, b in strangers]
     assert sum(told) >= 0.9 * len(told)
 
 
@@ -54,11 +54,11 @@ def test_two_wordings_of_one_answer_are_no_contradiction():
     ],
 )  # fmt: skip
 def test_numbers_negations_and_opposites_decide(one, two, said):
-    weights = Weights(words_of(row.answer) for row in read(bundled_data("support/train.jsonl")))
+    idf = Idf(words_of(row.answer) for row in read(bundled_data("support/train.jsonl")))
     for pair_of in ((one, two), (two, one)):
-        reason = conflict(*map(Answer, pair_of), weights)
+        reason = conflict(*map(ParsedAnswer, pair_of), idf)
         assert bool(reason) == bool(said)
-    assert said in conflict(Answer(one), Answer(two), weights)
+    assert said in conflict(ParsedAnswer(one), ParsedAnswer(two), idf)
 
 
 def test_contradictions_are_found_among_the_rewordings(tmp_path):

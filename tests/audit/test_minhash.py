@@ -3,7 +3,7 @@ import random
 import string
 
 from qlora_kit.audit.minhash import neighbors
-from qlora_kit.audit.similarity import Weights, words_of
+from qlora_kit.audit.similarity import Idf, words_of
 
 
 def test_neighbors_are_the_pairs_that_a_look_at_all_of_them_finds():
@@ -15,7 +15,7 @@ def test_neighbors_are_the_pairs_that_a_look_at_all_of_them_finds():
         changed = [f"new{word}" if place in others else word for place, word in enumerate(words)]
         texts += [words_of(" ".join(words)), words_of(" ".join(changed))]
     dice.shuffle(texts)
-    found = list(neighbors(texts, Weights(texts)))
+    found = list(neighbors(texts, Idf(texts)))
     alike = {
         (i, j): len(one.all & two.all) / len(one.all | two.all)
         for (i, one), (j, two) in itertools.combinations(enumerate(texts), 2)
@@ -34,6 +34,6 @@ def test_a_crowd_of_like_texts_has_bounded_work_and_keeps_the_nearest():
     texts = [words_of(" ".join([*frame, *(f"w{dice.randrange(10**6)}" for _ in range(4))]))
              for _ in range(400)]  # fmt: skip
     texts += [words_of(f"{' '.join(text.order)} indeed") for text in texts[:50]]
-    found = set(neighbors(texts, Weights(texts)))
+    found = set(neighbors(texts, Idf(texts)))
     assert len(found) <= 12 * len(texts)
     assert sum((index, 400 + index) in found for index in range(50)) >= 48

@@ -131,7 +131,10 @@ def _files(folder):
         (["train", "good.jsonl", "--output", "run", "--model", "smolm2"], "Did you mean 'smollm2'"),
         (["train", "good.jsonl"], "output missing"),
         (["train", "good.jsonl", "--output", "good.jsonl"], "is a file"),
-        (["train", "good.jsonl", "--output", "run", "--rank", "0"], "rank must be above 0"),
+        (
+            ["train", "good.jsonl", "--output", "run", "--rank", "0"],
+            "rank must be greater than 0, not 0",
+        ),
         (["train", "--config", "absent.yaml"], "cannot be read"),
         (["eval", "absent", "good.jsonl"], "not a finished run"),
         (["chat", "absent", "--prompt", "a"], "not a finished run"),

@@ -6,8 +6,8 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.course import (
-    compare,
-    difference,
+    baseline_changes,
+    compare_runs,
     read_baseline,
     read_run,
     updated_baseline,
@@ -49,7 +49,7 @@ AFTER = course(
 
 
 def test_compare_finds_everything_that_moved():
-    found = compare(BEFORE, AFTER)
+    found = compare_runs(BEFORE, AFTER)
     assert [str(move) for move in found.moves] == [
         "version torch: 2.13.0 -> 2.14.0",
         "claim one flips: held -> false (WORSE)",
@@ -67,13 +67,13 @@ def test_compare_finds_everything_that_moved():
 
 
 def test_the_same_run_has_not_moved():
-    found = compare(BEFORE, BEFORE)
+    found = compare_runs(BEFORE, BEFORE)
     assert found.moves == ()
     assert not found.worse
 
 
 def test_a_new_claim_that_is_false_is_worse():
-    assert compare(course(one=result()), course(one=result(claims={"c": False}))).worse
+    assert compare_runs(course(one=result()), course(one=result(claims={"c": False}))).worse
 
 
 @pytest.mark.parametrize(
@@ -82,29 +82,29 @@ def test_a_new_claim_that_is_false_is_worse():
 def test_a_metric_moves_beyond_its_band_or_five_percent(value, band, moved):
     baseline = {"one": {"ppl": Expected(20.0, "nats", band)}} if band else {}
     before, after = (course(one=result(metrics=[("ppl", v, "nats")])) for v in (20.0, value))
-    assert bool(compare(before, after, baseline).moves) == moved
+    assert bool(compare_runs(before, after, baseline).moves) == moved
 
 
 def test_another_unit_is_another_metric():
     before, after = (course(one=result(metrics=[("m", 1.0, unit)])) for unit in ("GB", "MB"))
-    assert [move.after for move in compare(before, after).moves] == ["1 MB"]
+    assert [move.after for move in compare_runs(before, after).moves] == ["1 MB"]
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "minutes", "tokens/s", "tokens a second", "GB/s"])
 def test_units_of_time_and_speed_are_never_judged(unit):
     assert is_machines(Metric("m", 1.0, unit))
     before, after = (course(one=result(metrics=[("m", v, unit)])) for v in (1.0, 99.0))
-    assert compare(before, after).moves == ()
-    [verdict] = against_baseline(after, {"one": {"m": Expected(1.0, unit, 0.0)}})
-    assert (verdict.word, verdict.failed) == ("machine", False)
+    assert compare_runs(before, after).moves == ()
+    [metric] = against_baseline(after, {"one": {"m": Expected(1.0, unit, 0.0)}})
+    assert (metric.status, metric.failed) == ("machine", False)
     assert updated_baseline(after, {}) == {"one": {}}
 
 
 def test_what_a_lesson_records_as_the_machines_is_never_judged():
     before, after = (course(one=result(metrics=[("peak", v, "GB", True)])) for v in (1.0, 99.0))
-    assert compare(before, after).moves == ()
-    [verdict] = against_baseline(after, {"one": {"peak": Expected(1.0, "GB", 0.0)}})
-    assert (verdict.word, verdict.failed) == ("machine", False)
+    assert compare_runs(before, after).moves == ()
+    [metric] = against_baseline(after, {"one": {"peak": Expected(1.0, "GB", 0.0)}})
+    assert (metric.status, metric.failed) == ("machine", False)
     assert updated_baseline(after, {}) == {"one": {}}
 
 
@@ -121,8 +121,9 @@ def test_every_metric_gets_a_word():
         "lost": Expected(1.0, "", 0.1),
         "unit": Expected(1.0, "GB", 0.1),
     }
-    words = {v.metric: (v.word, v.failed) for v in against_baseline(
-        course(one=result(metrics=metrics)), {"one": band, "not run": band})}  # fmt: skip
+    run = course(one=result(metrics=metrics))
+    results = against_baseline(run, {"one": band, "not run": band})
+    words = {metric.name: (metric.status, metric.failed) for metric in results}
     assert words == {
         "good": ("in band", False),
         "bad": ("out of band", True),
@@ -150,13 +151,13 @@ def test_the_baseline_takes_values_and_keeps_bands_that_somebody_chose(tmp_path)
         },
         "two": old["two"],
     }
-    assert difference(old, new) == [
+    assert baseline_changes(old, new) == [
         "one ppl: 18 ± 3 nats -> 20.12 ± 3 nats",
         "one stale: gone: 1 ± 0.1",
         "one x: new: 2 ± 0.1",
         "one zero: new: 0 ± 0.05",
     ]
-    assert difference(new, new) == []
+    assert baseline_changes(new, new) == []
     write_baseline(new, tmp_path / "deep" / "smoke.json")
     assert read_baseline(tmp_path / "deep" / "smoke.json") == new
     assert read_baseline(tmp_path / "absent.json") == {}

@@ -280,8 +280,8 @@ def test_profiles_are_read(tmp_path):
     text = "# a comment\n01_good: {n: 2.5, rate: 1, name: null}\n02_false: {}\n03_error:\n"
     books = write_course(tmp_path / "notebooks", COURSE, laptop=text)
     profile = read_profile("laptop", books)
-    assert profile.of("01_good") == {"n": 2.5, "rate": 1, "name": None}
-    assert profile.of("02_false") == profile.of("03_error") == profile.of("04_hang") == {}
+    assert profile["01_good"] == {"n": 2.5, "rate": 1, "name": None}
+    assert profile["02_false"] == profile["03_error"] == profile["04_hang"] == {}
     assert parameters_of(books / "01_good.ipynb") == {"n": 1, "rate": 2e-4, "name": "x"}
     with pytest.raises(KitError, match=r"no profile 'lptop'.*Did you mean 'laptop'"):
         read_profile("lptop", books)

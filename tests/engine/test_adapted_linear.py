@@ -36,7 +36,7 @@ def test_gradients_by_hand_are_the_true_ones():
                for shape in ((3, 5, 8), (2, 8), (6, 2)))  # fmt: skip
     W, bias = torch.randn(6, 8, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     assert torch.autograd.gradcheck(
-        lambda x, A, B: AdaptedLinear.apply(x, W, A, B, bias, 1.5), (x, A, B)
+        lambda x, A, B: AdaptedLinear.apply(x, A, B, W, bias), (x, A, B)
     )
 
 
@@ -98,7 +98,7 @@ def test_a_small_adapter_is_not_swallowed_by_16_bit_rounding():
         y = x.bfloat16() @ W.t()
         return y + (x @ A.t() @ B.t()).bfloat16()
 
-    assert effect(lambda B: AdaptedLinear.apply(x, W, A, B, None, 1.0)) < 0.02
+    assert effect(lambda B: AdaptedLinear.apply(x, A, B, W, None)) < 0.02
     assert effect(swallowed) > 0.5
 
 

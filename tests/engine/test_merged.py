@@ -4,13 +4,16 @@ import pytest
 import torch
 
 from qlora_kit.engine import merged as merged_file
-from qlora_kit.engine import merged_layers
 from qlora_kit.engine.adapted_linear import dense_cache
 from qlora_kit.engine.merged import quick_linear
 from qlora_kit.models import load
 from qlora_kit.runs import TrainConfig
 from qlora_kit.train import attach_adapters
 from tests.helpers import CPU
+
+
+def merged_layers(model):
+    return merged_file.merged_layers(model, reserve=1_500_000_000)
 
 
 def adapted(tiny, precision="nf4", **changes):

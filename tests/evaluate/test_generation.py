@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from qlora_kit.data import encode, read
-from qlora_kit.engine import ready
+from qlora_kit.engine import fast_generation
 from qlora_kit.evaluate import (
     Answer,
     generate,
@@ -23,7 +23,7 @@ def test_batched_answers_equal_those_of_each_prompt_alone(real):
         "Write a haiku about a quiet garden in winter.",
     ]
     prompts = [[{"role": "user", "content": question}] for question in questions]
-    with ready(model):
+    with fast_generation(model):
         together = generate(model, tokenizer, prompts, max_new_tokens=24)
         alone = [generate(model, tokenizer, [prompt], max_new_tokens=24)[0] for prompt in prompts]
     assert together == alone
@@ -48,7 +48,7 @@ def test_the_dense_cache_answers_as_the_4_bit_model_does(real):
     ids = torch.tensor([encode(tokenizer, talk).input_ids])
     with torch.inference_mode():
         expected = model(ids).logits
-        with ready(model):
+        with fast_generation(model):
             torch.testing.assert_close(model(ids).logits, expected, atol=2e-3, rtol=1e-3)
 
 

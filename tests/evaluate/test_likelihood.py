@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qlora_kit.data import IGNORED, DataError, Example, bundled_data, encode
-from qlora_kit.engine import ready
+from qlora_kit.engine import fast_generation
 from qlora_kit.evaluate import (
     ProbeItem,
     negative_log_likelihood,
@@ -196,7 +196,7 @@ def test_likelihoods_equal_one_by_one_cross_entropy(real):
         for question, answer in pairs
     ]
     expected = []
-    with torch.inference_mode(), ready(model):
+    with torch.inference_mode(), fast_generation(model):
         got = negative_log_likelihood(model, tokenizer, talks)
         for talk in talks:
             example = encode(tokenizer, talk)
@@ -208,7 +208,7 @@ def test_likelihoods_equal_one_by_one_cross_entropy(real):
 def test_the_probe_takes_the_choice_that_the_model_finds_likeliest(real):
     model, tokenizer = real
     items = read_probe(bundled_data("support/probe.jsonl"))[:6]
-    with ready(model):
+    with fast_generation(model):
         right, surprise = probe(model, tokenizer, items)
         for index, item in enumerate(items):
             talks = [

@@ -34,8 +34,8 @@ def board():
 
 
 def test_the_report_is_self_contained_and_escaped(board, tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
-    figures.loss_curve(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    metrics = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
+    figures.loss_curve(metrics, tmp_path / "loss.png")
     page = report.save_report(board, tmp_path, "A <title>").read_text()
     assert "Q0 &lt;b&gt;?" in page
     assert "T &amp; co" in page

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qlora_kit import KitError
+from qlora_kit.audit import trained_on
 from qlora_kit.data import Conversation, read
 from qlora_kit.evaluate import (
     Answer,
@@ -13,7 +14,7 @@ from qlora_kit.evaluate import (
     scoreboard,
 )
 from qlora_kit.evaluate.scoreboard import _scoreboard
-from qlora_kit.runs import as_base, load_run, trained_on
+from qlora_kit.runs import Run, as_base, load_run, open_run
 
 
 def test_the_scoreboard_pairs_base_and_tuned(run):
@@ -100,17 +101,21 @@ def test_a_scoreboard_of_one_question_is_still_json():
 
 def test_rows_that_were_trained_on_are_counted(run, tmp_path):
     finished, rows = run
-    conversations = read(rows)
+    conversations, opened = read(rows), open_run(finished.path)
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(rows.read_bytes())
-    assert trained_on(finished.path, copy, conversations) == 16
+    assert trained_on(opened, copy, conversations) == 16
     other = '{"prompt": "Light 99?", "completion": "It is red."}\n'
     copy.write_text("".join(rows.read_text().splitlines(True)[:3]) + other)
-    assert trained_on(finished.path, copy, read(copy)) == 3
+    assert trained_on(opened, copy, read(copy)) == 3
+    first = read(rows)[0]
+    spelled = {"prompt": f"  {first.question.upper()}!", "completion": first.answer}
+    copy.write_text(other + json.dumps(spelled) + "\n")
+    assert trained_on(opened, copy, read(copy)) == 1
     copy.write_text(other)
-    assert trained_on(finished.path, copy, read(copy)) == 0
-    (tmp_path / "config.yaml").touch()  # a run of an earlier version has no manifest
-    assert trained_on(tmp_path, rows, conversations) == 0
+    assert trained_on(opened, copy, read(copy)) == 0
+    without = Run(tmp_path, opened.config)  # as a run of an earlier version, with no manifest
+    assert trained_on(without, rows, conversations) == 0
 
 
 def test_a_fully_tuned_model_has_no_base_in_it():

@@ -6,27 +6,27 @@ import numpy as np
 
 from qlora_kit.data import Conversation
 from qlora_kit.evaluate import Answer
-from qlora_kit.export import BOUNDS, compare
-from qlora_kit.export.outputs import Reading, Sheet
+from qlora_kit.export import BOUNDS, compare_outputs
+from qlora_kit.export.outputs import Outputs, Prompts
 
 TALKS = tuple(
     Conversation(({"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": "red"}), n)
     for n in range(8)
 )
-SHEET = Sheet(TALKS, ((1, 2),) * 8, ("a", "b"))
+PROMPTS = Prompts(TALKS, ((1, 2),) * 8, ("a", "b"))
 
 
-def reading(logits, text="red"):
+def outputs(logits, text="red"):
     logits = np.asarray(logits, np.float32)
     log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    return Reading(log_probs, (Answer(text, True, 1),) * 8, ("<p>",) * 8, ((1,), (2,)))
+    return Outputs(log_probs, (Answer(text, True, 1),) * 8, ("<p>",) * 8, ((1,), (2,)))
 
 
 RANDOM = np.random.default_rng(0)
-ADAPTER = reading(RANDOM.normal(size=(8, 50)) * 3)
-BASE = reading(RANDOM.normal(size=(8, 50)) * 3, "blue")
-CLOSE = replace(ADAPTER, log_probs=reading(ADAPTER.log_probs + 1e-3).log_probs)
+ADAPTER = outputs(RANDOM.normal(size=(8, 50)) * 3)
+BASE = outputs(RANDOM.normal(size=(8, 50)) * 3, "blue")
+CLOSE = replace(ADAPTER, log_probs=outputs(ADAPTER.log_probs + 1e-3).log_probs)
 
 
 def step(other, bound="f16"):
-    return compare("step", SHEET, BASE, ADAPTER, other, BOUNDS[bound])
+    return compare_outputs("step", PROMPTS, BASE, ADAPTER, other, BOUNDS[bound])

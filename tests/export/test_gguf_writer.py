@@ -7,17 +7,17 @@ import torch
 from qlora_kit import KitError
 from qlora_kit.data import Conversation, read
 from qlora_kit.export import (
+    gguf_outputs,
     gguf_writer,
-    make_sheet,
-    read_gguf,
-    read_model,
+    make_prompts,
+    model_outputs,
     write_adapter,
     write_gguf,
 )
 from qlora_kit.export.gguf_writer import QUANTS
-from qlora_kit.export.merging import load_base
+from qlora_kit.export.merging import dense_base
 from qlora_kit.export.parity import divergence
-from qlora_kit.runs import load_adapter, load_config, load_run
+from qlora_kit.runs import load_adapter, load_run, open_run
 from tests.helpers import random_model
 
 TALKS = [
@@ -36,9 +36,9 @@ LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
 
 def both(model, tokenizer, path, quant="f16"):
-    sheet = make_sheet(model, tokenizer, TALKS, max_new_tokens=8)
+    prompts = make_prompts(model, tokenizer, TALKS, max_new_tokens=8)
     write_gguf(model, tokenizer, path, quant)
-    return read_model(model, tokenizer, sheet), read_gguf(path, sheet)
+    return model_outputs(model, tokenizer, prompts), gguf_outputs(path, prompts)
 
 
 @pytest.mark.equality
@@ -61,7 +61,7 @@ def test_llama_cpp_computes_what_transformers_computes(kind, extra, tokenizer, t
     assert divergence(ours, theirs).max() < 1e-3
     assert (ours.log_probs.argmax(1) == theirs.log_probs.argmax(1)).all()
     assert ours.tokens == theirs.tokens
-    assert ours.prompts == theirs.prompts
+    assert ours.rendered == theirs.rendered
 
 
 def test_rows_of_q_and_k_in_the_wrong_order_show(tokenizer, tmp_path, monkeypatch):
@@ -102,13 +102,13 @@ def test_rows_that_no_block_fits_stay_in_16_bits(tokenizer, tmp_path):
 @pytest.mark.equality
 def test_an_adapter_alone_says_the_same_in_llama_cpp(tiny_run, rows, tmp_path):
     tuned, tokenizer = load_run(tiny_run)
-    sheet = make_sheet(tuned, tokenizer, read(rows), questions=4, max_new_tokens=8)
-    base, _ = load_base(load_config(tiny_run / "config.yaml"))
-    write_gguf(base, tokenizer, tmp_path / "base.gguf")
+    prompts = make_prompts(tuned, tokenizer, read(rows), questions=4, max_new_tokens=8)
     write_adapter(tuned, tmp_path / "adapter.gguf")
-    ours = read_model(tuned, tokenizer, sheet)
-    theirs = read_gguf(tmp_path / "base.gguf", sheet, tmp_path / "adapter.gguf")
-    alone = read_gguf(tmp_path / "base.gguf", sheet)
+    ours = model_outputs(tuned, tokenizer, prompts)
+    base = dense_base(tuned, open_run(tiny_run).config, "dequantized")
+    write_gguf(base, tokenizer, tmp_path / "base.gguf")
+    theirs = gguf_outputs(tmp_path / "base.gguf", prompts, tmp_path / "adapter.gguf")
+    alone = gguf_outputs(tmp_path / "base.gguf", prompts)
     assert divergence(ours, theirs).max() < 1e-3
     assert divergence(ours, alone).mean() > 0.1
 
@@ -127,10 +127,10 @@ def test_a_scale_of_each_layer_comes_along(tiny, tokenizer, tmp_path):
                       init_lora_weights=False)  # fmt: skip
     torch.manual_seed(0)
     tuned = get_peft_model(base, lora).eval()
-    sheet = make_sheet(tuned, tokenizer, TALKS, max_new_tokens=8)
+    prompts = make_prompts(tuned, tokenizer, TALKS, max_new_tokens=8)
     write_adapter(tuned, tmp_path / "adapter.gguf")
-    theirs = read_gguf(tmp_path / "base.gguf", sheet, tmp_path / "adapter.gguf")
-    assert divergence(read_model(tuned, tokenizer, sheet), theirs).max() < 1e-3
+    theirs = gguf_outputs(tmp_path / "base.gguf", prompts, tmp_path / "adapter.gguf")
+    assert divergence(model_outputs(tuned, tokenizer, prompts), theirs).max() < 1e-3
 
 
 def test_an_adapter_that_is_more_than_a_and_b_is_refused(tiny_run, tiny, tmp_path):
@@ -161,9 +161,9 @@ def test_long_prefixes_agree_too(tokenizer, tmp_path):
     """A wrong rotation grows with the distance: short texts would hide a wrong rope scaling."""
     model = random_model("llama", tokenizer, rope_parameters=LLAMA3)
     talk = ({"role": "user", "content": "Light? " * 60}, {"role": "assistant", "content": "Red."})
-    sheet = make_sheet(model, tokenizer, [Conversation(talk, 1)], max_new_tokens=2)
+    prompts = make_prompts(model, tokenizer, [Conversation(talk, 1)], max_new_tokens=2)
     write_gguf(model, tokenizer, tmp_path / "model.gguf")
-    theirs = read_gguf(tmp_path / "model.gguf", sheet)
-    assert len(sheet.prefixes[0]) > 300
-    assert divergence(read_model(model, tokenizer, sheet), theirs).max() < 1e-3
+    theirs = gguf_outputs(tmp_path / "model.gguf", prompts)
+    assert len(prompts.prefixes[0]) > 300
+    assert divergence(model_outputs(model, tokenizer, prompts), theirs).max() < 1e-3
     assert np.isfinite(theirs.log_probs).all()

@@ -3,7 +3,7 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.data import read
-from qlora_kit.export import make_sheet, merge, read_gguf, read_model, write_gguf
+from qlora_kit.export import gguf_outputs, make_prompts, merge, model_outputs, write_gguf
 from qlora_kit.export.outputs import TOKEN_TEXTS
 from qlora_kit.runs import load_run
 from qlora_kit.serve import running_llama_cpp
@@ -20,26 +20,26 @@ def gguf(tiny_run, tmp_path_factory):
     return write_gguf(model, tokenizer, tmp_path_factory.mktemp("gguf") / "model.gguf")
 
 
-def test_a_sheet_takes_first_and_stop_token_of_each_answer(tuned, rows):
+def test_the_prompts_take_first_and_stop_token_of_each_answer(tuned, rows):
     model, tokenizer = tuned
-    sheet = make_sheet(model, tokenizer, read(rows), questions=6, places=3)
-    assert [row.row for row in sheet.conversations] == [1, 5, 9, 13, 17, 21]
-    assert len(sheet.prefixes) == 18
-    first, _, last = (tokenizer.decode(ids) for ids in sheet.prefixes[:3])
+    prompts = make_prompts(model, tokenizer, read(rows), questions=6, places=3)
+    assert [row.row for row in prompts.conversations] == [1, 5, 9, 13, 17, 21]
+    assert len(prompts.prefixes) == 18
+    first, _, last = (tokenizer.decode(ids) for ids in prompts.prefixes[:3])
     assert first.endswith("assistant\n")
     assert last.endswith("It is red.")  # what follows is the stop token
-    assert len(sheet.texts) == len(TOKEN_TEXTS) + 6
+    assert len(prompts.texts) == len(TOKEN_TEXTS) + 6
 
 
 @pytest.mark.equality
-def test_a_reading_in_llama_cpp_is_that_of_transformers(tuned, gguf, rows):
+def test_the_outputs_in_llama_cpp_are_those_of_transformers(tuned, gguf, rows):
     model, tokenizer = tuned
-    sheet = make_sheet(model, tokenizer, read(rows), questions=4, max_new_tokens=16)
-    ours, theirs = read_model(model, tokenizer, sheet), read_gguf(gguf, sheet)
+    prompts = make_prompts(model, tokenizer, read(rows), questions=4, max_new_tokens=16)
+    ours, theirs = model_outputs(model, tokenizer, prompts), gguf_outputs(gguf, prompts)
     assert np.abs(np.exp(ours.log_probs).sum(1) - 1).max() < 1e-3
     assert np.abs(np.exp(theirs.log_probs.astype(float)).sum(1) - 1).max() < 1e-6
     assert np.abs(np.exp(ours.log_probs) - np.exp(theirs.log_probs)).max() < 0.02
-    assert ours.prompts == theirs.prompts
+    assert ours.rendered == theirs.rendered
     assert ours.tokens == theirs.tokens
     assert ours.answers == theirs.answers  # text, stop and length
     assert all(answer.stopped for answer in theirs.answers)
@@ -72,4 +72,4 @@ def test_a_refused_request_is_one_message(gguf):
 
 def test_no_conversations_is_an_error(tuned):
     with pytest.raises(KitError, match="there are none"):
-        make_sheet(*tuned, [])
+        make_prompts(*tuned, [])

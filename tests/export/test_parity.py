@@ -5,9 +5,9 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.evaluate import Answer
-from qlora_kit.export import Bound, Parity, compare, require_parity
+from qlora_kit.export import Bound, Parity, compare_outputs, require_parity
 from qlora_kit.export.parity import divergence
-from tests.export.comparisons import ADAPTER, BASE, CLOSE, SHEET, reading, step
+from tests.export.comparisons import ADAPTER, BASE, CLOSE, PROMPTS, outputs, step
 
 
 def test_divergence_equals_scipy():
@@ -31,10 +31,10 @@ def test_an_equal_model_passes():
     ("other", "said"),
     [
         (BASE, "no nearer to the adapter"),
-        (reading(ADAPTER.log_probs * 1.5), "mean KL"),
+        (outputs(ADAPTER.log_probs * 1.5), "mean KL"),
         (replace(CLOSE, log_probs=np.roll(CLOSE.log_probs, 1, axis=1)), "top-1 agreement 0.000"),
         (replace(CLOSE, answers=(Answer("blue", True, 1),) * 8), "its answers are worse"),
-        (replace(CLOSE, prompts=("<q>",) * 8), "0% of the prompts are rendered alike"),
+        (replace(CLOSE, rendered=("<q>",) * 8), "0% of the prompts are rendered alike"),
         (replace(CLOSE, tokens=((1,), (3,))), "50% of the texts give the same token ids"),
         (replace(CLOSE, log_probs=CLOSE.log_probs * np.nan), "mean KL nan"),
     ],
@@ -48,9 +48,9 @@ def test_the_gate_names_what_is_wrong(other, said):
 
 
 def test_worse_is_allowed_up_to_the_bound():
-    other = reading(ADAPTER.log_probs * 1.05)
+    other = outputs(ADAPTER.log_probs * 1.05)
     assert step(other).problems
-    assert not compare("step", SHEET, BASE, ADAPTER, other, Bound(0.5, 0.5)).problems
+    assert not compare_outputs("step", PROMPTS, BASE, ADAPTER, other, Bound(0.5, 0.5)).problems
 
 
 def test_the_report_is_json_and_a_table():
@@ -62,6 +62,6 @@ def test_the_report_is_json_and_a_table():
     assert report.rows()[0][-1] == "ok"
 
 
-def test_readings_of_other_vocabularies_are_refused():
+def test_outputs_of_other_vocabularies_are_refused():
     with pytest.raises(KitError, match="one vocabulary"):
-        divergence(ADAPTER, reading(np.zeros((8, 51))))
+        divergence(ADAPTER, outputs(np.zeros((8, 51))))

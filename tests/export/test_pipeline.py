@@ -5,11 +5,12 @@ import shutil
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from qlora_kit import KitError
 from qlora_kit.export import Bound, gguf_vocab, gguf_writer, merging, parity, pipeline
-from qlora_kit.runs import opening
+from qlora_kit.runs import adapters, manifest, opening
 from qlora_kit.train import TrainConfig, fine_tune
 from tests.helpers import kit
 
@@ -97,10 +98,7 @@ def test_the_gate_stops_rows_in_the_wrong_order(tiny_run, rows, tmp_path, monkey
 
 
 def test_the_gate_stops_an_export_that_is_the_base(tiny_run, rows, tmp_path, monkeypatch):
-    def forgot(run, into):
-        return merging.load_base(opening.adapted_run(run)[1], into)
-
-    monkeypatch.setattr(pipeline, "merge", forgot)
+    monkeypatch.setattr(pipeline, "merge_adapter", merging.dense_base)
     assert "no nearer to the adapter" in fails(tiny_run, rows, tmp_path)
 
 
@@ -131,6 +129,55 @@ def test_an_empty_adapter_is_refused(tiny_run, rows, tmp_path):
     save_file(empty, folder / "adapter_model.safetensors")
     for to in pipeline.TARGETS:
         assert "is empty" in fails(folder, rows, tmp_path, to)
+
+
+@pytest.mark.parametrize("to", ["gguf", "adapter-gguf"])
+def test_base_and_run_are_opened_and_checked_once(tiny_run, rows, tmp_path, monkeypatch, to):
+    import transformers
+
+    calls = []
+
+    def counted(module, name):
+        function = getattr(module, name)
+
+        def wrapper(*arguments, **options):
+            calls.append(name)
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(module, name, wrapper)
+
+    counted(transformers.AutoModelForCausalLM, "from_pretrained")
+    counted(opening, "load_config")
+    counted(manifest, "require_match")
+    counted(adapters, "require_safe_adapter")
+    pipeline.export(tiny_run, to, data=rows, output=tmp_path / "out", questions=2)
+    assert sorted(calls) == [
+        "from_pretrained",
+        "load_config",
+        "require_match",
+        "require_safe_adapter",
+    ]
+
+
+def test_a_connection_that_breaks_is_not_called_a_disk_that_is_full(
+    tiny_run, rows, tmp_path, monkeypatch
+):
+    def breaks(*_):
+        raise ConnectionResetError("peer")
+
+    monkeypatch.setattr(pipeline, "gguf_outputs", breaks)
+    with pytest.raises(ConnectionResetError):
+        pipeline.export(tiny_run, "gguf", data=rows, output=tmp_path / "out/x", questions=2)
+    assert not everything(tmp_path / "out")
+
+
+def test_a_full_disk_is_told_whoever_finds_it(tiny_run, rows, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(pipeline, "_save", full)
+    refusal = fails(tiny_run, rows, tmp_path, "merged")
+    assert "cannot be written to: No space left on device. Make room there" in refusal
 
 
 def test_unknown_choices_name_the_known(tiny_run, rows, tmp_path):
@@ -213,19 +260,26 @@ def test_the_command_line_exports_and_fails_in_one_message(tiny_run, rows, tmp_p
 def test_the_gate_tells_the_naive_merge_from_the_right_one(tiny_run, rows):
     """As lesson 09 does it: the trap and the way out, in one report."""
     from qlora_kit.data import read
-    from qlora_kit.export import Parity, compare, make_sheet, merge, naive_merge, read_model
+    from qlora_kit.export import (
+        Parity,
+        compare_outputs,
+        make_prompts,
+        merge,
+        model_outputs,
+        naive_merge,
+    )
     from qlora_kit.runs import load_run
 
     model, tokenizer = load_run(tiny_run)
-    sheet = make_sheet(model, tokenizer, read(rows), questions=8)
+    prompts = make_prompts(model, tokenizer, read(rows), questions=8)
     with model.disable_adapter():
-        base = read_model(model, tokenizer, sheet)
-    adapter = read_model(model, tokenizer, sheet)
-    steps = [
-        compare(way.__name__, sheet, base, adapter, read_model(*way(tiny_run), sheet),
-                parity.BOUNDS["f16"])
-        for way in (merge, naive_merge)
-    ]  # fmt: skip
+        base = model_outputs(model, tokenizer, prompts)
+    adapter = model_outputs(model, tokenizer, prompts)
+    steps = []
+    for way in (merge, naive_merge):
+        outputs = model_outputs(*way(tiny_run), prompts)
+        bound = parity.BOUNDS["f16"]
+        steps.append(compare_outputs(way.__name__, prompts, base, adapter, outputs, bound))
     assert not steps[0].problems
     assert steps[1].kl_mean > 100 * steps[0].kl_mean
     assert not Parity(8, 1.0, tuple(steps)).passed

@@ -59,7 +59,7 @@ def test_a_moved_run_on_a_moved_base_is_the_same(home):
     assert states(verify(home / "run")) == {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        require_match(home / "run")
+        require_match(home / "run", str(home / "base"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_one_changed_bit_is_refused_until_it_is_accepted(home, file, what):
     with pytest.raises(KitError, match=rf"{what} changed since.*verify .*run --accept"):
         load_run(home / "run")
     assert accept(home / "run").ok
-    require_match(home / "run")
+    require_match(home / "run", str(home / "base"))
     assert verify(home / "run").accepted[0].endswith(f": {what}")
 
 
@@ -83,13 +83,13 @@ def test_another_template_or_vocabulary_is_refused_and_another_config_said(home)
     template = home / "base/chat_template.jinja"
     template.write_text(template.read_text() + " ")
     with pytest.raises(KitError, match="chat template changed"):
-        require_match(home / "run")
+        require_match(home / "run", str(home / "base"))
     file = home / "base/tokenizer.json"
     told = json.loads(file.read_text())
     told["added_tokens"][0]["content"] = "<|other|>"
     file.write_text(json.dumps(told))
     with pytest.raises(KitError, match="tokenizer and chat template changed"):
-        require_match(home / "run")
+        require_match(home / "run", str(home / "base"))
     file = home / "base/config.json"
     file.write_text(file.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     assert states(verify(home / "run"))["base config"] == "differs"
@@ -103,7 +103,7 @@ def test_changed_data_and_settings_are_said_and_do_not_stop_an_eval(home):
     report = verify(home / "run")
     assert states(report) == {"data": "changed", "setting rank": "changed"}
     assert any(item.mend == "set 'rank: 4' in config.yaml" for item in report.items)
-    require_match(home / "run")
+    require_match(home / "run", str(home / "base"))
     found = dataclasses.replace(manifest.read(home / "run"), data="/gone")
     manifest.write(home / "run", found)
     (home / "rows.jsonl").unlink()
@@ -125,7 +125,7 @@ def test_a_run_of_an_earlier_version_is_used_unverified_and_can_be_recorded(home
 def test_a_damaged_manifest_is_refused_and_can_be_made_anew(home):
     flip(home / "run" / manifest.NAME, 200)
     with pytest.raises(KitError, match=r"damaged.*--accept"):
-        require_match(home / "run")
+        require_match(home / "run", str(home / "base"))
     assert accept(home / "run").ok
 
 

@@ -1,4 +1,4 @@
-"""The seal is tried in a process of its own: it cannot be undone."""
+"""The filter is tried in a process of its own: it cannot be undone."""
 
 import os
 import subprocess
@@ -8,33 +8,33 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from qlora_kit.serve import is_sealed, peers
+from qlora_kit.serve import has_seccomp_filter, remote_addresses
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
 
 CHILD = """
 import os, socket, subprocess, sys, threading
-from qlora_kit.serve import is_sealed, seal
+from qlora_kit.serve import block_network, has_seccomp_filter
 
 listener = socket.create_server(("127.0.0.1", 0))
-held, go = [], threading.Event()
+sockets, go = [], threading.Event()
 
 def reach():
     go.wait()
     for family in (socket.AF_INET, socket.AF_INET6):
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             try:
-                held.append(socket.socket(family, kind))
+                sockets.append(socket.socket(family, kind))
             except PermissionError:
                 pass
 
 older = threading.Thread(target=reach)
 older.start()
-assert not is_sealed(os.getpid())
-seal()
+assert not has_seccomp_filter(os.getpid())
+block_network()
 go.set()
 older.join()
-assert not held and is_sealed(os.getpid())
+assert not sockets and has_seccomp_filter(os.getpid())
 socket.socket(socket.AF_UNIX).close()
 child = "import socket; socket.socket()"
 assert subprocess.run([sys.executable, "-c", child], capture_output=True).returncode == 1
@@ -44,7 +44,7 @@ connection.sendall(b"still here")
 """
 
 
-def test_a_sealed_process_answers_but_cannot_call_anybody():
+def test_a_filtered_process_answers_but_cannot_call_anybody():
     import socket
 
     with subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True) as it:
@@ -55,14 +55,14 @@ def test_a_sealed_process_answers_but_cannot_call_anybody():
     assert it.returncode == 0
 
 
-def test_connections_on_this_machine_are_no_peers():
-    assert peers(os.getpid()) == ()
-    assert not is_sealed(psutil.pids()[-1] + 10_000)
+def test_connections_on_this_machine_are_not_remote():
+    assert remote_addresses(os.getpid()) == ()
+    assert not has_seccomp_filter(psutil.pids()[-1] + 10_000)
 
 
-def test_peers_are_found_by_any_psutil(monkeypatch):
+def test_remote_addresses_are_found_by_any_psutil(monkeypatch):
     """psutil 5, which Colab ships, has no `net_connections` of a process."""
     far = SimpleNamespace(raddr=SimpleNamespace(ip="192.0.2.1"))
     process = SimpleNamespace(children=lambda recursive: [], connections=lambda kind: [far])
     monkeypatch.setattr("psutil.Process", lambda pid: process)
-    assert peers(1) == ("192.0.2.1",)
+    assert remote_addresses(1) == ("192.0.2.1",)

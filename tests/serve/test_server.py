@@ -17,7 +17,14 @@ import pytest
 
 from qlora_kit import KitError
 from qlora_kit.models import bundled_gguf
-from qlora_kit.serve import Settings, client, is_sealed, measure_load, peers
+from qlora_kit.serve import (
+    ServerConfig,
+    client,
+    has_seccomp_filter,
+    measure_load,
+    remote_addresses,
+)
+from qlora_kit.serve import config as config_file
 from qlora_kit.serve import server as server_file
 from tests.tools.gguf_files import write_adapter, write_model
 
@@ -33,8 +40,8 @@ def base():
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
-    return {name: write_adapter(folder / f"{name}.gguf", seed)
-            for seed, name in enumerate(("keeper", "poet"))}  # fmt: skip
+    names = ("keeper", "poet")
+    return {name: write_adapter(folder / f"{name}.gguf", i) for i, name in enumerate(names)}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +92,19 @@ def test_each_request_chooses_its_adapter_and_none_answers_for_another(ai, base)
 def test_adapters_do_not_mix_in_parallel(server, base):
     names = [base.stem, "keeper", "poet"]
     alone = {client.ask(server.url, MOON, name, 12, KEY).text for name in names}
-    seen = set()
-    load = measure_load(server.url, [MOON], 3, 12, 12, names, KEY, check=lambda r: seen.add(r.text))
+    texts = set()
+    load = measure_load(
+        server.url,
+        [MOON],
+        clients=3,
+        requests=12,
+        model=names,
+        check=lambda reply: texts.add(reply.text),
+        max_new_tokens=12,
+        api_key=KEY,
+    )
     assert load.failed == 0, load.errors
-    assert seen == alone
+    assert texts == alone
     assert load.tokens > 0
 
 
@@ -96,29 +112,28 @@ def test_a_stream_says_what_the_whole_answer_says(ai, base):
     pieces = ai.chat.completions.create(
         model=base.stem, messages=MOON, max_tokens=16, temperature=0, stream=True
     )
-    said = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
-    assert "".join(said) == text(ai, base.stem)
-    assert len([piece for piece in said if piece]) > 8
+    texts = [piece.choices[0].delta.content or "" for piece in pieces if piece.choices]
+    assert "".join(texts) == text(ai, base.stem)
+    assert len([piece for piece in texts if piece]) > 8
 
 
 def test_a_json_schema_is_kept(ai, base):
-    schema = {
-        "type": "object", "additionalProperties": False, "required": ["color", "round"],
-        "properties": {"color": {"enum": ["gray", "green"]}, "round": {"type": "boolean"}},
-    }  # fmt: skip
+    properties = {"color": {"enum": ["gray", "green"]}, "round": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    schema["additionalProperties"] = False
     form = {"type": "json_schema", "json_schema": {"name": "moon", "schema": schema, "strict": 1}}
     for model in (base.stem, "poet"):
-        told = json.loads(text(ai, model, max_tokens=200, response_format=form))
-        assert told["color"] in ("gray", "green")
-        assert isinstance(told["round"], bool)
+        moon = json.loads(text(ai, model, max_tokens=200, response_format=form))
+        assert moon["color"] in ("gray", "green")
+        assert isinstance(moon["round"], bool)
 
 
 def test_answers_end_by_themselves_at_a_word_or_at_the_limit(ai, server, base):
     yes = [{"role": "user", "content": "Repeat this word and nothing else: hello"}]
-    told = client.ask(server.url, yes, base.stem, 200, KEY)
-    assert told.stopped
-    assert 0 < told.tokens < 200
-    assert "<|im_end|>" not in told.text
+    reply = client.ask(server.url, yes, base.stem, 200, KEY)
+    assert reply.stopped
+    assert 0 < reply.tokens < 200
+    assert "<|im_end|>" not in reply.text
     whole = text(ai, base.stem)
     word = whole.split()[3]
     assert text(ai, base.stem, stop=[word]) == whole[: whole.index(word)]
@@ -156,9 +171,9 @@ def test_what_is_wrong_is_told_in_openais_form(ai, server, base):
     ],
 )
 def test_a_broken_request_is_refused_with_a_reason(server, method, path, body, status):
-    code, told, _ = call(server, method, path, body)
+    code, answer, _ = call(server, method, path, body)
     assert code == status
-    assert json.loads(told)["error"]["message"]
+    assert json.loads(answer)["error"]["message"]
 
 
 def test_only_health_needs_no_key_and_only_named_pages_may_ask(server):
@@ -184,11 +199,12 @@ def test_the_key_stands_neither_in_the_command_nor_in_the_environment(server):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     line = 'qlora_kit:requests_total{model="keeper",outcome="hung_up"}'
-    before, made = metric(server, line), metric(server, "llamacpp:tokens_predicted_total")
+    before, tokens = metric(server, line), metric(server, "llamacpp:tokens_predicted_total")
     body = {"model": "keeper", "messages": MOON, "max_tokens": 1800, "ignore_eos": True}
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
-    connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": stream}),
-                       {"Authorization": f"Bearer {KEY}"})  # fmt: skip
+    body = json.dumps({**body, "stream": stream})
+    headers = {"Authorization": f"Bearer {KEY}"}
+    connection.request("POST", "/v1/chat/completions", body, headers)
     if stream:
         response = connection.getresponse()
         response.read(30)
@@ -198,7 +214,7 @@ def test_a_client_that_hangs_up_stops_the_generation(server, stream):
     time.sleep(2)  # each question for metrics delays llama.cpp's look at who still listens
     assert metric(server, "llamacpp:requests_processing") == 0
     assert metric(server, line) == before + 1
-    assert metric(server, "llamacpp:tokens_predicted_total") < made + 1800
+    assert metric(server, "llamacpp:tokens_predicted_total") < tokens + 1800
 
 
 def test_metrics_count_each_adapter(server, ai):
@@ -228,43 +244,48 @@ def test_the_prompt_is_the_one_that_training_saw(server):
     tokenizer = AutoTokenizer.from_pretrained(resolve("smollm2").location)
     rows = read(bundled_data("support/test.jsonl"))[::12]
     for messages in [*(row.messages[:-1] for row in rows), MOON]:
-        told = client.prompt_text(server.url, messages, KEY)
-        assert told == render(tokenizer, messages, answer_next=True)
-        assert client.prompt_ids(server.url, told, KEY) == encode_prompt(tokenizer, messages)
+        body = {"messages": list(messages)}
+        prompt = client.request(server.url, "/apply-template", body, KEY)["prompt"]
+        assert prompt == render(tokenizer, messages, answer_next=True)
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        tokens = client.request(server.url, "/tokenize", body, KEY)["tokens"]
+        assert tokens == encode_prompt(tokenizer, messages)
 
 
 @pytest.mark.slow
 def test_chat_talks_to_a_server(server, base):
     command = [sys.executable, "-m", "qlora_kit.cli", "chat", server.url, "--max-new-tokens", "8"]
-    environment = {**os.environ, server_file.KEY_VARIABLE: KEY}
+    environment = {**os.environ, config_file.KEY_VARIABLE: KEY}
 
     def chat(*arguments, **more):
-        return subprocess.run([*command, *arguments], capture_output=True, text=True,
-                              env=environment, **more)  # fmt: skip
+        options = {"capture_output": True, "text": True, "env": environment, **more}
+        return subprocess.run([*command, *arguments], **options)
 
-    told = chat("--model", "poet", "--prompt", "What is the moon?", "--json")
-    assert json.loads(told.stdout)["answer"] == client.ask(
-        server.url, MOON, "poet", 8, KEY).text.strip()  # fmt: skip
+    output = chat("--model", "poet", "--prompt", "What is the moon?", "--json").stdout
+    reply = client.ask(server.url, MOON, "poet", 8, KEY)
+    assert json.loads(output)["answer"] == reply.text.strip()
     assert "model> " in chat(input="What is the moon?\n\n").stdout
     assert f"no model 'poem'; there are: {base.stem}, keeper" in chat("--model", "poem").stderr
-    environment.pop(server_file.KEY_VARIABLE)
+    environment.pop(config_file.KEY_VARIABLE)
     assert "401" in chat("--prompt", "a").stderr
 
 
-# Says what it was asked to serve, and serves nothing until it is stopped.
+# Writes what it was asked to serve, and serves nothing until it is stopped.
 ECHO = """
 import runpy
 import signal
+from dataclasses import replace
 from qlora_kit.serve import server
 
-def echo(settings):
-    print(repr(settings), "\\nServing nothing at http://nowhere", flush=True)
+def echo(config):
+    print(repr(replace(config, address_file=None)), flush=True)
+    config.address_file.write_text("http://nowhere")
     signal.pause()
 
 server.run = echo
 runpy.run_module("qlora_kit.serve", run_name="__main__")
 """
-OTHER_SETTINGS = {  # each another than by default
+OTHER_CONFIG = {  # each another than by default
     "model": Path("a model.gguf"),
     "adapters": {"poet": Path("poet.gguf")},
     "host": "::1",
@@ -280,8 +301,8 @@ OTHER_SETTINGS = {  # each another than by default
 }
 
 
-def settings_that_arrive(monkeypatch, **options):
-    """The settings, as text, that the process of `running` would serve with."""
+def config_that_arrives(monkeypatch, **options):
+    """The configuration, as text, that the process of `running` would serve with."""
     start = subprocess.Popen
 
     def start_echo(command, **pipes):
@@ -290,33 +311,35 @@ def settings_that_arrive(monkeypatch, **options):
 
     monkeypatch.setattr(subprocess, "Popen", start_echo)
     with server_file.running(**options) as started:
-        return started.log.read_text().splitlines()[0].strip()
+        assert started.url == "http://nowhere"
+        return started.log.read_text().strip()
 
 
 def test_every_setting_reaches_the_server(monkeypatch):
-    assert OTHER_SETTINGS.keys() == {field.name for field in dataclasses.fields(Settings)}
-    for field in dataclasses.fields(Settings):
-        assert OTHER_SETTINGS[field.name] != field.default
-    arrived = settings_that_arrive(monkeypatch, **OTHER_SETTINGS)
-    assert arrived == repr(Settings(**OTHER_SETTINGS))
+    settings = [field for field in dataclasses.fields(ServerConfig) if field.name != "address_file"]
+    assert OTHER_CONFIG.keys() == {field.name for field in settings}
+    for field in settings:
+        assert OTHER_CONFIG[field.name] != field.default
+    arrived = config_that_arrives(monkeypatch, **OTHER_CONFIG)
+    assert arrived == repr(ServerConfig(**OTHER_CONFIG))
 
 
 def test_by_itself_it_takes_a_free_port_and_the_key_of_the_environment(monkeypatch):
-    monkeypatch.setenv(server_file.KEY_VARIABLE, KEY)
-    arrived = settings_that_arrive(monkeypatch, model="model.gguf")
-    expected = Settings(Path("model.gguf"), port=0, api_key=KEY, parent=os.getpid())
+    monkeypatch.setenv(config_file.KEY_VARIABLE, KEY)
+    arrived = config_that_arrives(monkeypatch, model="model.gguf")
+    expected = ServerConfig(Path("model.gguf"), port=0, api_key=KEY, parent=os.getpid())
     assert arrived == repr(expected)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"origin": "http://a.test"}, "no setting origin; there are model, .*origins"),
         ({"origins": "http://a.test"}, r"origins=\('http://a.test',\)"),
     ],
 )
-def test_an_option_that_no_server_has_is_refused(options, said):
-    with pytest.raises(KitError, match=said), server_file.running("model.gguf", **options):
+def test_an_option_that_no_server_has_is_refused(options, message):
+    with pytest.raises(KitError, match=message), server_file.running("model.gguf", **options):
         pass
 
 
@@ -333,8 +356,8 @@ def gone(process):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_server_is_gone_and_leaves_nothing(base, stop, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    command = [sys.executable, "-m", "qlora_kit.cli", "serve", str(base), "--port", "0",
-               "--context", "256"]  # fmt: skip
+    command = [sys.executable, "-m", "qlora_kit.cli", "serve", str(base)]
+    command += ["--port", "0", "--context", "256"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         url = it.stdout.readline().split()[-1]
         assert list(tmp_path.iterdir())
@@ -357,13 +380,13 @@ def test_a_server_ends_with_the_process_that_wanted_it(base, tmp_path, monkeypat
         "with serve.running(sys.argv[1], context=256, offline=sys.argv[2] == '1') as server:\n"
         "    print(server.pid, server.url, flush=True); time.sleep(60)"
     )
-    sealed = sys.platform.startswith("linux")
-    command = [sys.executable, "-c", child, str(base), str(int(sealed))]
+    offline = sys.platform.startswith("linux")
+    command = [sys.executable, "-c", child, str(base), str(int(offline))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         pid, url = parent.stdout.readline().split()
         it = psutil.Process(int(pid))
         assert client.ask(url, MOON, max_new_tokens=2).tokens == 2
-        assert (is_sealed(it.pid), peers(it.pid)) == (sealed, ())
+        assert (has_seccomp_filter(it.pid), remote_addresses(it.pid)) == (offline, ())
         parent.kill()
     assert gone(it)
     assert not list(tmp_path.glob("*/*.sock"))
@@ -375,7 +398,7 @@ def serve_command(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["absent.gguf"], "is not there"),
         (["text.gguf"], "is not a GGUF file"),
@@ -393,14 +416,14 @@ def serve_command(*arguments):
         (["model.gguf", "--host", "192.0.2.1", "--api-key", "k"], "cannot listen"),
     ],
 )
-def test_what_cannot_be_served_is_one_message(tmp_path, monkeypatch, arguments, said):
+def test_what_cannot_be_served_is_one_message(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "model.gguf")
     write_adapter(tmp_path / "adapter.gguf", sizes=(8, 16), names=["blk.0.attn_q.weight"])
     (tmp_path / "text.gguf").write_text("hello")
     done = serve_command(*arguments)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from qlora_kit.data import Conversation, bundled_data, encode, read
 from qlora_kit.machine import Machine, detect, peak_rss_gb, versions
-from qlora_kit.memory import cpu_settings, find_shape
+from qlora_kit.memory import find_shape, workload_on
 from qlora_kit.memory.formulas import adapter_parameters
 from qlora_kit.runs import TrainConfig
 
@@ -92,7 +92,7 @@ def train_ours(rows: list[Conversation], settings: TrainConfig) -> tuple[StepClo
 
     machine = machine_of(settings.compute_dtype)
     folder = Path(settings.output)
-    trainer = build_trainer(settings, rows, machine, folder, progress=False)
+    trainer = build_trainer(settings, rows, machine, folder)
     release_memory()
     keep_freed_memory()
     learned = []
@@ -177,7 +177,7 @@ def gflop_per_token(rank: int, label_share: float) -> float:
     """
     shape = find_shape("smollm2")
     frozen = 4 * (shape.linear_parameters + label_share * shape.vocab * shape.hidden)
-    return (frozen + 6 * adapter_parameters(shape, cpu_settings(rank=rank))) / 1e9
+    return (frozen + 6 * adapter_parameters(shape, workload_on(detect(), rank=rank))) / 1e9
 
 
 def child(variant: str, rows: list[Conversation], arguments: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def run_transformers(tokens: int, cached: bool) -> dict[str, float]:
     from transformers.generation.streamers import BaseStreamer
 
     from qlora_kit.data import encode_prompt
-    from qlora_kit.engine import ready
+    from qlora_kit.engine import fast_generation
     from qlora_kit.models import load
 
     class Clock(BaseStreamer):
@@ -42,7 +42,7 @@ def run_transformers(tokens: int, cached: bool) -> dict[str, float]:
 
     model, tokenizer = load("smollm2")
     ids = torch.tensor([encode_prompt(tokenizer, MESSAGES)], device=model.device)
-    with ready(model) if cached else nullcontext(), torch.inference_mode():
+    with fast_generation(model) if cached else nullcontext(), torch.inference_mode():
         for count in (4, tokens):  # the first warms up
             clock = Clock()
             Clock.times = []
@@ -51,9 +51,9 @@ def run_transformers(tokens: int, cached: bool) -> dict[str, float]:
                 min_new_tokens=count, do_sample=False, temperature=None, top_p=None, top_k=None,
                 pad_token_id=tokenizer.pad_token_id, streamer=clock,
             )  # fmt: skip
-    made = clock.times[1:]  # the prompt comes first
-    return {"tokens_per_second": (len(made) - 1) / (made[-1] - made[0]), "gb": peak_rss_gb(),
-            "tokens": len(made)}  # fmt: skip
+    times = clock.times[1:]  # the prompt comes first
+    speed = (len(times) - 1) / (times[-1] - times[0])
+    return {"tokens_per_second": speed, "gb": peak_rss_gb(), "tokens": len(times)}
 
 
 def run_served(tokens: int, gguf: Path | None) -> dict[str, float]:
@@ -68,23 +68,25 @@ def run_served(tokens: int, gguf: Path | None) -> dict[str, float]:
 
 
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.tools.bench_serve", "--child", variant,
-               "--tokens", str(arguments.tokens)]  # fmt: skip
+    command = [sys.executable, "-m", "tests.tools.bench_serve", "--child", variant]
+    command += ["--tokens", str(arguments.tokens)]
     if arguments.gguf:
         command += ["--gguf", str(arguments.gguf)]
     result = result_of(command, variant)
-    print(f"  {variant:<13} {result['tokens_per_second']:7.1f} tokens/s  {result['gb']:5.2f} GB",
-          flush=True)  # fmt: skip
+    speed = f"{result['tokens_per_second']:7.1f} tokens/s"
+    print(f"  {variant:<13} {speed}  {result['gb']:5.2f} GB", flush=True)
     return result
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
-    speed = {name: statistics.median(r["tokens_per_second"] for r in found)
-             for name, found in results.items()}  # fmt: skip
+    speed = {
+        name: statistics.median(result["tokens_per_second"] for result in rounds)
+        for name, rounds in results.items()
+    }
     lines = ["", "| | tokens/s | times transformers | memory (GB) |", "|---|---:|---:|---:|"]
-    for name, found in results.items():
+    for name, rounds in results.items():
         ratio = speed[name] / speed["transformers"]
-        memory = max(r["gb"] for r in found)
+        memory = max(result["gb"] for result in rounds)
         lines.append(f"| {name} | {speed[name]:.1f} | {ratio:.1f} | {memory:.2f} |")
     return "\n".join(lines)
 
@@ -98,10 +100,10 @@ def main() -> None:
     parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        result = (
-            run_served(arguments.tokens, arguments.gguf) if arguments.child == "served"
-            else run_transformers(arguments.tokens, arguments.child == "cached")
-        )  # fmt: skip
+        if arguments.child == "served":
+            result = run_served(arguments.tokens, arguments.gguf)
+        else:
+            result = run_transformers(arguments.tokens, arguments.child == "cached")
         print("RESULT " + json.dumps(result))
         return
     print(f"{detect()}\n{', '.join(f'{n} {v}' for n, v in versions().items())}", flush=True)

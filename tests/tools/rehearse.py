@@ -173,7 +173,7 @@ def main() -> None:
         environ = plain(QLORA_KIT_CACHE=str(cache), **repository_here(scratch, notebooks))
         done = []
         for path in notebooks:
-            found = rehearse(path, profile.of(path.stem), base, scratch, environ)
+            found = rehearse(path, profile[path.stem], base, scratch, environ)
             brought = sum(old is None for old, _ in found.moved.values())
             upgraded = [f"{n} {old} -> {new}" for n, (old, new) in found.moved.items() if old]
             print(f"{found.notebook}: {'; '.join(found.problems) or 'as on Colab'}; "

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from qlora_kit.course import pack, read_room, save_room, targets_of
+from qlora_kit.course import pack_folder, read_room, save_room, targets_of
 from qlora_kit.course.results import FILE
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def main() -> None:
     folder = (arguments.pack or out / "pack").resolve()
     if not folder.exists():
         print(f"Packing {folder} ...", flush=True)
-        pack(folder, ROOT, ROOT / "notebooks", targets_of([], []))
+        pack_folder(folder, ROOT, ROOT / "notebooks", targets_of([], []))
     problems = []
     for number in range(1, arguments.students + 1):
         name = f"student-{number}"

@@ -111,8 +111,14 @@ class Beside:
         self.thread.join()
 
 
-def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8,
-         questions: int = 24, growth: float = GROWTH) -> Soak:  # fmt: skip
+def soak(
+    gguf: Path,
+    adapters: dict[str, Path],
+    seconds: float,
+    clients: int = 8,
+    questions: int = 24,
+    growth: float = GROWTH,
+) -> Soak:
     """Serve, load, annoy, and judge."""
     rows = read(bundled_data("support/test.jsonl"))[:questions]
     prompts = [row.messages[:-1] for row in rows]
@@ -141,17 +147,23 @@ def soak(gguf: Path, adapters: dict[str, Path], seconds: float, clients: int = 8
             memory.append(server.memory_gb())
 
         with Beside(seconds / 60, annoy) as annoying, Beside(seconds / 200, sample) as sampling:
-            load = measure_load(server.url, [prompt for _, prompt in asked], clients,
-                                seconds=seconds, max_new_tokens=LIMIT,
-                                model=[name for name, _ in asked], check=check)  # fmt: skip
+            load = measure_load(
+                server.url,
+                [prompt for _, prompt in asked],
+                clients,
+                model=[name for name, _ in asked],
+                seconds=seconds,
+                check=check,
+                max_new_tokens=LIMIT,
+            )
         problems = [*load.errors, *annoying.problems, *sampling.problems]
         quick_connects(server.url, 1000 - 100 * done["quick_connects"])
         after = client.ask(server.url, asked[0][1], asked[0][0], LIMIT)
         if after.text != alone[0].text:
             problems.append(f"after it all the answer is {after.text!r}, not {alone[0].text!r}")
     quarter = len(memory) // 4
-    early, late = statistics.median(memory[quarter : 2 * quarter]), statistics.median(
-        memory[-quarter:])  # fmt: skip
+    early = statistics.median(memory[quarter : 2 * quarter])
+    late = statistics.median(memory[-quarter:])
     if late > early * (1 + growth):
         problems.append(f"the memory grew from {early:.3f} to {late:.3f} GB")
     if not all(done.values()):

@@ -61,7 +61,7 @@ def test_micro_batches_hold_every_token_once_within_the_budget():
 
 def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_path, monkeypatch):
     fine_tune(settings(tiny, rows, tmp_path / "fast", token_budget=512), progress=False)
-    monkeypatch.setattr("qlora_kit.train.trainer.cached_when_it_fits", None)
+    monkeypatch.setattr("qlora_kit.engine.fast.dense_cache", None)
     monkeypatch.setattr("qlora_kit.train.training.keep_freed_memory", None)
     low = settings(tiny, rows, tmp_path / "low", token_budget=512, low_memory=True)
     trainer = build_trainer(low, read(rows), CPU, tmp_path / "other")
@@ -106,7 +106,7 @@ def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
 
     from transformers import set_seed
 
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "order", progress=False)
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "order")
     order = [[r["input_ids"] for r in batch] for batch in _raw_batches(trainer)]
     labels = {tuple(r["input_ids"]): r["labels"] for r in trainer.train_dataset}
     set_seed(config.seed)
@@ -272,7 +272,7 @@ def test_an_adapter_is_trained_further_from_its_very_numbers(tiny, rows, tiny_ru
     from safetensors.torch import load_file
 
     config = settings(tiny, rows, tmp_path / "run", adapter=str(tiny_run))
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", progress=False)
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run")
     saved = load_file(tiny_run / "adapter_model.safetensors")
     begun = {name.replace(".default.", "."): p for name, p in trainer._trainable}
     assert begun.keys() == saved.keys()
@@ -284,7 +284,7 @@ def test_fresh_adapters_begin_as_peft_made_them(tiny, rows, tmp_path):
     from transformers import set_seed
 
     config = settings(tiny, rows, tmp_path / "run")
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", progress=False)
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run")
     set_seed(config.seed)
     model = attach_adapters(load(str(tiny), "nf4", CPU)[0], config)
     made = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -324,7 +324,7 @@ def test_divergence_stops_with_the_reason_and_keeps_the_last_good_state(tiny, ro
 
 def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
     config = settings(tiny, rows, tmp_path / "run")
-    trainer = build_trainer(config, read(rows), CPU, tmp_path, progress=False)
+    trainer = build_trainer(config, read(rows), CPU, tmp_path)
     trainer._judge(2.0)
     good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
     with torch.no_grad():
@@ -337,9 +337,7 @@ def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
 
 @pytest.mark.parametrize("blow_up_at", [2, 3, 9])
 def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up_at):
-    trainer = build_trainer(
-        settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, False
-    )
+    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path)
     for _ in range(1, blow_up_at):
         trainer._judge(2.0)
     good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
@@ -352,9 +350,7 @@ def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up
 
 
 def test_noisy_losses_are_not_called_divergence(tiny, rows, tmp_path):
-    trainer = build_trainer(
-        settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, False
-    )
+    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path)
     for loss in (0.4, 1.9, 0.2, 2.5, 0.3, 1.1):
         trainer._judge(loss)
     assert len(trainer.losses) == 6

@@ -7,7 +7,7 @@ answer, raises `Hint` naming the mistake, and returns why the right answer matte
 import dis
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ... import KitError
@@ -108,6 +108,55 @@ def near(given: Any, expected: float, tolerance: float = 0.01) -> bool:
         tolerance: relative.
     """
     return abs(number(given) - expected) <= tolerance * abs(expected)
+
+
+def require(right: bool, hint: str) -> None:
+    """Go on only where this much of an answer is right.
+
+    Args:
+        right: whether it is.
+        hint: what is wrong where it is not.
+
+    Raises:
+        Hint: it is not.
+    """
+    if not right:
+        raise Hint(hint)
+
+
+def refuse(answer: Any, mistakes: Mapping[Any, str], tolerance: float = 0.01) -> None:
+    """Name the mistake that an answer comes from.
+
+    Args:
+        answer: a number, or what is compared as it is.
+        mistakes: what each mistake leads to, with its hint; the first that fits is named.
+        tolerance: of numbers, relative.
+
+    Raises:
+        Hint: the answer is one of them.
+    """
+    for mistake, hint in mistakes.items():
+        is_number = isinstance(mistake, int | float)
+        require(not (near(answer, mistake, tolerance) if is_number else answer == mistake), hint)
+
+
+def choice(right: str, wrong: Mapping[str, str], words: str, reason: str) -> Callable[[Any], str]:
+    """The check of an exercise whose answer is one of a few words, in capitals or not.
+
+    Args:
+        right: the word that is right.
+        wrong: each wrong word's hint.
+        words: those that there are, as people read them.
+        reason: why the right one matters.
+    """
+
+    def checker(answer: Any) -> str:
+        word = str(answer).strip().lower().rstrip(".")
+        refuse(word, wrong)
+        require(word == right, f"Answer with {words}.")
+        return reason
+
+    return checker
 
 
 def _checker(exercise: str) -> Callable[[Any], str]:

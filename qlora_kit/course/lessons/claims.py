@@ -15,8 +15,6 @@ from typing import Any
 from ... import KitError
 
 COURSE_VARIABLE = "QLORA_KIT_COURSE_RUN"  # set in the kernels of `qlora-kit course run`
-
-
 CLAIM_MIME = "application/vnd.qlora-kit.claim+json"
 METRIC_MIME = "application/vnd.qlora-kit.metric+json"
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -48,8 +46,13 @@ class Metric:
     unit: str
     machine: bool = False
 
+    @property
+    def amount(self) -> str:
+        """The number for people, with its unit."""
+        return f"{short(self.value)} {self.unit}".rstrip()
+
     def __str__(self) -> str:
-        return f"{self.name} = {short(self.value)} {self.unit}".rstrip()
+        return f"{self.name} = {self.amount}"
 
 
 def claim(name: str, condition: Any, **numbers: Any) -> None:
@@ -73,10 +76,11 @@ def claim(name: str, condition: Any, **numbers: Any) -> None:
         held = bool(condition)
     except (RuntimeError, ValueError) as problem:  # an array of several truth values
         raise KitError(f"{where}: the condition is not one truth value: {problem}") from problem
-    found = Claim(name, held, {key: _number(value, key, where) for key, value in numbers.items()})
-    _show(CLAIM_MIME, found, str(found))
+    plain = {key: _number(value, key, where) for key, value in numbers.items()}
+    result = Claim(name, held, plain)
+    _show(CLAIM_MIME, result)
     if not held and not os.environ.get(COURSE_VARIABLE):
-        raise ClaimError(f"the claim does not hold: {str(found)[2:]}")
+        raise ClaimError(f"the claim does not hold: {str(result)[2:]}")
 
 
 def record(name: str, value: Any, unit: str, machine: bool = False) -> None:
@@ -97,8 +101,7 @@ def record(name: str, value: Any, unit: str, machine: bool = False) -> None:
     _check_name(name, where)
     if not isinstance(unit, str):
         raise KitError(f"{where}: the unit is {unit!r}. Give it as text, '' for a ratio.")
-    found = Metric(name, _number(value, "value", where), unit, machine)
-    _show(METRIC_MIME, found, str(found))
+    _show(METRIC_MIME, Metric(name, _number(value, "value", where), unit, machine))
 
 
 def read_claims(notebook: Any) -> list[Claim]:
@@ -110,8 +113,7 @@ def read_claims(notebook: Any) -> list[Claim]:
     Raises:
         KitError: two claims have one name.
     """
-    stored = _stored(notebook, CLAIM_MIME, "claim")
-    return [Claim(data["name"], data["held"], dict(data["numbers"])) for data in stored]
+    return [Claim(**data) for data in _stored(notebook, CLAIM_MIME, "claim")]
 
 
 def read_metrics(notebook: Any) -> list[Metric]:
@@ -155,29 +157,29 @@ def _number(value: Any, name: str, where: str) -> float:
     return number
 
 
-def _show(mime: str, found: Claim | Metric, text: str) -> None:
+def _show(mime: str, result: Claim | Metric) -> None:
     """Store it as an output of the running cell; outside IPython, print it."""
     ipython = sys.modules.get("IPython")  # whoever runs in IPython has it loaded
     if ipython is None or ipython.get_ipython() is None:
-        print(text)
+        print(result)
         return
     from IPython.display import display
 
-    display({mime: asdict(found), "text/plain": text}, raw=True)
+    display({mime: asdict(result), "text/plain": str(result)}, raw=True)
 
 
 def _stored(notebook: Any, mime: str, kind: str) -> Iterator[dict[str, Any]]:
-    seen: dict[str, int] = {}
+    cells: dict[str, int] = {}
     for index, cell in enumerate(notebook.cells):
         for output in cell.get("outputs", ()):
             data = output.get("data", {}).get(mime)
             if data is None:
                 continue
             name = data["name"]
-            if name in seen:
+            if name in cells:
                 raise KitError(
-                    f"The {kind} {name!r} stands twice, in cells {seen[name] + 1} and {index + 1} "
+                    f"The {kind} {name!r} stands twice, in cells {cells[name] + 1} and {index + 1} "
                     "of the notebook. Rename one: results are found by name."
                 )
-            seen[name] = index
+            cells[name] = index
             yield data

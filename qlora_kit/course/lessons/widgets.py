@@ -4,14 +4,13 @@ A live notebook shows controls; a run through papermill, a rendered page and Git
 figure for the first choices. No page is ever empty.
 """
 
-import html
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ... import KitError, plots
 from ...from_scratch import dequantize_4bit, low_rank, quantize_4bit, rank_errors
-from ...plots import bundle
+from ...plots import bundle, html_part
 from .claims import COURSE_VARIABLE
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -35,11 +34,11 @@ def explore(draw: Callable[..., Any], **choices: Sequence[Any]) -> None:
     if os.environ.get(COURSE_VARIABLE):
         display(first)
         return
-    still, told = bundle(first)
+    still, metadata = bundle(first)
     panel = _panel(draw, first, choices)
     # What ipywidgets 8 shows of itself; Colab still ships 7, which only shows itself at once.
     live = {_VIEW: {"version_major": 2, "version_minor": 0, "model_id": panel.model_id}}
-    display({**live, **still}, metadata=told, raw=True)
+    display({**live, **still}, metadata=metadata, raw=True)
 
 
 def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any]]) -> Any:
@@ -67,7 +66,7 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
             figure = draw(**{name: slider.value for name, slider in sliders.items()})
             picture.value = bundle(figure)[0]["text/html"]
         except KitError as problem:
-            picture.value = f"<p>{html.escape(str(problem))}</p>"
+            picture.value = html_part("<p>{{ problem }}</p>", problem=problem)
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")
@@ -121,21 +120,21 @@ def explore_rank(W: Any) -> None:
 
 def explore_memory() -> None:
     """Move model, sequence length, batch and rank; see where the bytes go and what they fit on."""
-    from ...memory import GPUS, Settings, find_shape, plan
+    from ...memory import GPUS, Workload, find_shape, plan
 
     def draw(model: str, sequence_length: int, batch: int, rank: int) -> Any:
-        settings = Settings(sequence_length=sequence_length, batch=batch, rank=rank)
-        found = plan(find_shape(model), settings, gpu="H200")
+        settings = Workload(sequence_length=sequence_length, batch=batch, rank=rank)
+        breakdown = plan(find_shape(model), settings, gpu="H200").breakdown
         fits = [name for name in GPUS if plan(find_shape(model), settings, gpu=name).fits]
         title = f"{model}: fits on " + (", ".join(fits[:3]) + " ..." if fits else "none of ours")
-        parts = {name: size / 1e9 for name, size in found.breakdown.items()}
+        parts = {name: size / 1e9 for name, size in breakdown.items()}
         return plots.stacked({model: parts}, title, "peak memory (GB)")
 
+    models = "Llama-3.1-8B SmolLM2-135M Qwen2.5-1.5B Qwen2.5-7B Llama-2-13B Llama-2-70B"
     explore(
         draw,
-        model=["Llama-3.1-8B", "SmolLM2-135M", "Qwen2.5-1.5B", "Qwen2.5-7B", "Llama-2-13B",
-               "Llama-2-70B"],
+        model=models.split(),
         sequence_length=[512, 1024, 2048, 4096, 8192],
         batch=[1, 2, 4, 8],
         rank=[16, 8, 32, 64],
-    )  # fmt: skip
+    )

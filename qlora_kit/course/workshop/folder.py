@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import KitError, __version__
-from ...machine import GB, digest
+from ...machine import GB, digest, write_text
 from ...models import BUNDLED, MINILM, bundled_folder, bundled_gguf
 from ..notebooks import find_notebooks, read_notebook
 from .install import PACK, SUMS
-from .wheelhouse import PLATFORMS, Target, build_wheel, collect, read_pins
+from .wheelhouse import PLATFORMS, Target, build_wheel, collect
 
 EXTRAS = ("course", "harness", "serve")
 _START = """# Start here
@@ -31,7 +31,7 @@ something was mended, run it again: what is done is kept, and your notebooks are
 
 
 @dataclass(frozen=True)
-class Pack:
+class PackedFolder:
     """What was packed: where, for which machines, how many wheels, and how large in all."""
 
     folder: Path
@@ -40,14 +40,14 @@ class Pack:
     size_gb: float
 
 
-def pack(
+def pack_folder(
     out: Path,
     root: Path,
     notebooks: Path,
     targets: Sequence[Target],
     extras: Sequence[str] = EXTRAS,
     models: Sequence[str] = (*BUNDLED, MINILM.name),
-) -> Pack:
+) -> PackedFolder:
     """Pack a folder from which the course installs without a network.
 
     It holds wheels/, models/, data/, notebooks/ without solutions, install.py, START.md,
@@ -66,14 +66,16 @@ def pack(
     """
     if out.exists():
         raise KitError(f"{out} is there already. Remove it, or give another folder with --out.")
-    pins = read_pins(root / "constraints.txt")
+    constraints = root / "constraints.txt"
+    if not constraints.is_file():
+        raise KitError(f"There is no {constraints}. Run this at the top of the repository.")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".packing-") as scratch:
         folder, wheels = Path(scratch, "pack"), Path(scratch, "pack", "wheels")
         wheels.mkdir(parents=True)
         kit = build_wheel(root, wheels)
         for target in targets:
-            collect(wheels, kit, extras, target, pins)
+            collect(wheels, kit, extras, target, constraints)
         student_edition(notebooks, folder / "notebooks")
         shutil.copytree(root / "data", folder / "data")
         (folder / "models").mkdir()
@@ -84,10 +86,10 @@ def pack(
         _describe(folder, targets, extras)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         lines = [f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-        (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+        write_text(folder / SUMS, "".join(lines))
         size, count = sum(path.stat().st_size for path in files), len(list(wheels.iterdir()))
         folder.rename(out)
-    return Pack(out, tuple(targets), count, size / GB)
+    return PackedFolder(out, tuple(targets), count, size / GB)
 
 
 def student_edition(notebooks: Path, out: Path) -> list[Path]:
@@ -129,7 +131,7 @@ def _folders(model: str) -> list[Path]:
 def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) -> None:
     """Write what install.py and a student read."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    described = {
+    description = {
         "version": __version__,
         "extras": ",".join(extras),
         "needs_gb": round(4 * size / GB, 1),  # wheels are packed tightly; an environment is not
@@ -137,12 +139,12 @@ def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) ->
             {
                 "python": target.python,
                 "platform": target.platform,
-                "system": PLATFORMS[target.platform].markers["sys_platform"],
-                "machine": PLATFORMS[target.platform].markers["platform_machine"],
+                "system": PLATFORMS[target.platform].system,
+                "machine": PLATFORMS[target.platform].machine,
             }
             for target in targets
         ],
     }
-    (folder / PACK).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / PACK, json.dumps(description, indent=1) + "\n")
     pythons = " or ".join(dict.fromkeys(f"Python {target.python}" for target in targets))
-    (folder / "START.md").write_text(_START.format(pythons=pythons), encoding="utf-8")
+    write_text(folder / "START.md", _START.format(pythons=pythons))

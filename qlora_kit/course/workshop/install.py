@@ -28,8 +28,8 @@ class ProblemError(Exception):
 def main() -> int:
     """Install; a problem becomes one message and exit code 1."""
     parser = argparse.ArgumentParser(description="Set the course up, without a network.")
-    parser.add_argument("--to", type=Path, default=Path.home() / "qlora-course",
-                        help="where it goes (%(default)s)")  # fmt: skip
+    place = Path.home() / "qlora-course"
+    parser.add_argument("--to", type=Path, default=place, help="where it goes (%(default)s)")
     home = parser.parse_args().to.expanduser().resolve()
     try:
         return install(home)
@@ -58,8 +58,8 @@ def install(home: Path) -> int:
     copy_missing(HERE / "data", home / "data")
     python = make_environment(home / ".venv")
     wheels, kit = HERE / "wheels", f"qlora-kit[{pack['extras']}]=={pack['version']}"
-    run([python, "-m", "pip", "--isolated", "install", "--quiet", "--disable-pip-version-check",
-         "--no-index", "--find-links", wheels, kit])  # fmt: skip
+    options = "--isolated install --quiet --disable-pip-version-check --no-index --find-links"
+    run([python, "-m", "pip", *options.split(), wheels, kit])
     place_models(HERE / "models", cache_of(python))
     kit_command = python.with_name("qlora-kit" + python.suffix)
     code = subprocess.run([str(kit_command), "workshop", "check"], cwd=home).returncode
@@ -84,12 +84,16 @@ def check_python(pack: dict) -> None:
     ]
     packed = ", ".join(f"Python {t['python']} on {t['platform']}" for t in pack["targets"])
     if not fits:
-        raise ProblemError(f"This folder is for {packed}. This machine is {' '.join(machine)}: "
-                           "ask for a folder that was packed for it.")  # fmt: skip
+        raise ProblemError(
+            f"This folder is for {packed}. This machine is {' '.join(machine)}: "
+            "ask for a folder that was packed for it."
+        )
     if here not in fits:
-        raise ProblemError(f"This folder is for {packed}, and this is Python {here} "
-                           f"({sys.executable}). Run install.py with Python "
-                           f"{' or '.join(fits)}.")  # fmt: skip
+        raise ProblemError(
+            f"This folder is for {packed}, and this is Python {here} "
+            f"({sys.executable}). Run install.py with Python "
+            f"{' or '.join(fits)}."
+        )
     if sys.maxsize < 2**32:
         raise ProblemError("This Python has 32 bits, PyTorch needs one of 64 bits.")
 
@@ -109,8 +113,10 @@ def check_files(folder: Path) -> None:
             damaged.append(name)
     if damaged:
         shown = ", ".join(damaged[:5]) + (" and more" if len(damaged) > 5 else "")
-        raise ProblemError(f"{len(damaged)} files are missing or damaged: {shown}. Copy the "
-                           "folder again, then run install.py again.")  # fmt: skip
+        raise ProblemError(
+            f"{len(damaged)} files are missing or damaged: {shown}. Copy the "
+            "folder again, then run install.py again."
+        )
 
 
 def check_room(home: Path, pack: dict) -> None:
@@ -120,11 +126,13 @@ def check_room(home: Path, pack: dict) -> None:
         home: where they go.
         pack: what `pack.json` says.
     """
-    there = next(path for path in (home, *home.parents) if path.exists())
-    free, needed = shutil.disk_usage(there).free / GB, pack["needs_gb"]
+    disk = next(path for path in (home, *home.parents) if path.exists())
+    free, needed = shutil.disk_usage(disk).free / GB, pack["needs_gb"]
     if free < needed:
-        raise ProblemError(f"{there} has {free:.1f} GB free, the course needs {needed:.1f} GB. "
-                           "Make room, or choose another disk with --to.")  # fmt: skip
+        raise ProblemError(
+            f"{disk} has {free:.1f} GB free, the course needs {needed:.1f} GB. "
+            "Make room, or choose another disk with --to."
+        )
 
 
 def make_environment(folder: Path) -> Path:
@@ -142,9 +150,11 @@ def make_environment(folder: Path) -> Path:
             run([sys.executable, "-m", "venv", folder])
         except ProblemError as problem:
             shutil.rmtree(folder, ignore_errors=True)
-            raise ProblemError(f"{problem}\nThis Python cannot make environments. On Debian and "
-                               "Ubuntu 'sudo apt install python3-venv' mends that; else take "
-                               "another Python.") from None  # fmt: skip
+            raise ProblemError(
+                f"{problem}\nThis Python cannot make environments. On Debian and "
+                "Ubuntu 'sudo apt install python3-venv' mends that; else take "
+                "another Python."
+            ) from None
     return python
 
 
@@ -189,16 +199,13 @@ def copy_missing(source: Path, target: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """A file's SHA-256, read in pieces.
+    """A file's SHA-256.
 
     Args:
         path: the file.
     """
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            found.update(piece)
-    return found.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run(command: list) -> str:
@@ -209,9 +216,9 @@ def run(command: list) -> str:
     """
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise ProblemError("This did not work: " + " ".join(map(str, command)) + "\n  "
-                           + "\n  ".join(said))  # fmt: skip
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        failed = "This did not work: " + " ".join(map(str, command))
+        raise ProblemError("\n  ".join([failed, *lines]))
     return done.stdout
 
 

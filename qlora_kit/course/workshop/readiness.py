@@ -1,6 +1,5 @@
 """Is this machine ready for the workshop? In under a minute: yes, or what to do."""
 
-import importlib.metadata
 import tempfile
 import time
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from ... import KitError
 from ...data import bundled_data
-from ...machine import Check, cache_home, doctor, peak_rss_gb
+from ...machine import Check, cache_home, doctor, peak_rss_gb, versions
 from ...models import BUNDLED, MINILM, bundled_folder
 
 _AGAIN = "python install.py, in the workshop's folder"
@@ -32,7 +31,7 @@ def check_machine(folder: Path) -> list[Check]:
     return checks
 
 
-def verdict(checks: list[Check]) -> str:
+def readiness_line(checks: list[Check]) -> str:
     """What to tell the student.
 
     Args:
@@ -58,12 +57,8 @@ def _in_a_room(check: Check) -> Check:
 
 
 def _packages() -> Check:
-    missing = []
-    for name in _COURSE:
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
+    installed = versions(*_COURSE)
+    missing = [name for name in _COURSE if installed[name] == "missing"]
     if missing:
         return Check("course", "fail", f"missing: {', '.join(missing)}", _AGAIN)
     return Check("course", "ok", "notebooks can run")
@@ -72,16 +67,16 @@ def _packages() -> Check:
 def _models() -> list[Check]:
     checks = []
     for bundled in (*BUNDLED.values(), MINILM):
-        there = cache_home() / bundled.name
+        folder = cache_home() / bundled.name
         fetch = f"{_AGAIN} (with a network: qlora-kit models fetch {bundled.name}"
-        if not there.is_dir():
-            checks.append(Check(bundled.name, "fail", f"{there} is not there", f"{fetch})"))
+        if not folder.is_dir():
+            checks.append(Check(bundled.name, "fail", f"{folder} is not there", f"{fetch})"))
             continue
         try:
             checks.append(Check(bundled.name, "ok", f"whole, in {bundled_folder(bundled)}"))
         except KitError:
-            fix = f"remove {there}, then {fetch} --force)"
-            checks.append(Check(bundled.name, "fail", f"{there} is damaged", fix))
+            fix = f"remove {folder}, then {fetch} --force)"
+            checks.append(Check(bundled.name, "fail", f"{folder} is damaged", fix))
     return checks
 
 
@@ -103,7 +98,7 @@ def _writable(folder: Path) -> Check:
 
 def _answer() -> Check:
     """Load the model in 4 bits and let it speak: what every lesson does."""
-    from ...engine import ready
+    from ...engine import fast_generation
     from ...evaluate import generate
     from ...models import load
 
@@ -111,12 +106,12 @@ def _answer() -> Check:
     try:
         model, tokenizer = load("smollm2")
         question = [{"role": "user", "content": "What is a garden?"}]
-        with ready(model):
+        with fast_generation(model):
             [answer] = generate(model, tokenizer, [question], max_new_tokens=8)
     except Exception as problem:  # whatever it is, the student must be told
         return Check("answer", "fail", f"the model does not answer: {problem}", _AGAIN)
     seconds = time.perf_counter() - began
-    told = f"{answer.text!r} ..., {seconds:.0f} s with loading, {peak_rss_gb():.1f} GB"
+    detail = f"{answer.text!r} ..., {seconds:.0f} s with loading, {peak_rss_gb():.1f} GB"
     if seconds > _MINUTE:
-        return Check("answer", "slow", told, "close other programs; plug the charger in")
-    return Check("answer", "ok", told)
+        return Check("answer", "slow", detail, "close other programs; plug the charger in")
+    return Check("answer", "ok", detail)

@@ -1,15 +1,16 @@
 """A room's results side by side: one page from each student's metrics.json."""
 
-import html
 import re
 import statistics
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from ... import KitError
 from ...machine import write_text
 from ..lessons.claims import read_claims, read_metrics, short
 from ..notebooks import find_notebooks, read_notebook
+from ..report import HELD
 from ..results import (
     FILE,
     CourseRun,
@@ -21,7 +22,20 @@ from ..results import (
 )
 
 BY_HAND = "by hand"  # the profile of results that were made cell by cell, in JupyterLab
-_HELD = {True: "held", False: "DOES NOT HOLD"}
+_BODY = """
+{% set head = ("student", "profile", "notebooks passed", "claims held", "minutes", "machine") %}
+{{ html_table(head, students) }}
+{% for title, results, claims, metrics in lessons %}
+<h2>{{ title }}</h2>
+{% for name, result in results.items() if result.message %}
+<p>{{ name }}: {{ result.message }}</p>
+{% endfor %}
+{% if claims %}{{ html_table(["claim"] + results | list, claims) }}{% endif %}
+{% if metrics %}
+{{ html_table(["metric", "median"] + results | list, metrics, numbers=True) }}
+{% endif %}
+{% endfor %}
+"""
 
 
 def share_results(name: str, notebooks: Path, out: Path) -> Path:
@@ -48,13 +62,13 @@ def share_results(name: str, notebooks: Path, out: Path) -> Path:
     for lesson in find_notebooks(notebooks):
         notebook = read_notebook(lesson)
         code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-        done = sum(cell.execution_count is not None for cell in code)
+        done = [cell for cell in code if cell.execution_count is not None]
         if not done:
             continue
-        claims = tuple(read_claims(notebook))
-        status = "passed" if done == len(code) and all(c.held for c in claims) else "failed"
-        message = "" if done == len(code) else f"{done} of {len(code)} cells were run"
-        metrics = tuple(read_metrics(notebook))
+        message = "" if done == code else f"{len(done)} of {len(code)} cells were run"
+        claims, metrics = tuple(read_claims(notebook)), tuple(read_metrics(notebook))
+        whole = done == code and all(claim.held for claim in claims)
+        status = "passed" if whole else "failed"
         results[lesson.stem] = NotebookResult(status, message, 0.0, 0.0, "", claims, metrics)
     if not results:
         raise KitError(
@@ -94,8 +108,8 @@ def read_room(paths: Sequence[Path]) -> tuple[dict[str, CourseRun], list[str]]:
         except KitError as problem:
             unreadable.append(f"{name}: {problem}")
     if not runs:
-        said = " ".join(unreadable) or "Students make theirs with: qlora-kit workshop share"
-        raise KitError(f"There are no results in {', '.join(map(str, paths))}. {said}")
+        reasons = " ".join(unreadable) or "Students make theirs with: qlora-kit workshop share"
+        raise KitError(f"There are no results in {', '.join(map(str, paths))}. {reasons}")
     return dict(sorted(runs.items())), unreadable
 
 
@@ -109,35 +123,22 @@ def save_room(runs: dict[str, CourseRun], out: Path) -> Path:
     Returns:
         The page.
     """
-    from ...plots import PAGE_STYLE, html_table
+    from ...plots import html_page
 
-    head = ("student", "profile", "notebooks passed", "claims held", "minutes", "machine")
-    parts = [
-        "<h1>The room</h1>",
-        html_table(head, [_line(name, run) for name, run in runs.items()]),
-    ]
-    groups: dict[tuple[str, str], dict[str, NotebookResult]] = {}
+    lessons: dict[tuple[str, str], dict[str, NotebookResult]] = {}
     for name, run in runs.items():
         for notebook, result in run.notebooks.items():
-            groups.setdefault((notebook, run.profile), {})[name] = result
-    for (notebook, profile), results in sorted(groups.items()):
-        parts.append(f"<h2>{html.escape(notebook)}, {html.escape(profile)}</h2>")
-        parts += [
-            f"<p>{html.escape(name)}: {html.escape(result.message)}</p>"
-            for name, result in results.items()
-            if result.message
-        ]
-        claims, metrics = _claims(results), _metrics(results)
-        if claims:
-            parts.append(html_table(("claim", *results), claims))
-        if metrics:
-            parts.append(html_table(("metric", "median", *results), metrics, numbers=True))
-    write_text(
-        out,
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width'>"
-        f"<title>The room</title><style>{PAGE_STYLE}</style>{''.join(parts)}</html>\n",
+            lessons.setdefault((notebook, run.profile), {})[name] = result
+    page = html_page(
+        "The room",
+        _BODY,
+        students=[_student(name, run) for name, run in runs.items()],
+        lessons=[
+            (", ".join(lesson), results, _claims(results), _metrics(results))
+            for lesson, results in sorted(lessons.items())
+        ],
     )
+    write_text(out, page)
     return out
 
 
@@ -149,36 +150,28 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _line(name: str, run: CourseRun) -> tuple[str, ...]:
-    results = list(run.notebooks.values())
-    claims = [claim for result in results for claim in result.claims]
-    minutes = sum(result.minutes for result in results)
-    return (
-        name,
-        run.profile,
-        f"{sum(result.passed for result in results)} of {len(results)}",
-        f"{sum(claim.held for claim in claims)} of {len(claims)}",
-        f"{minutes:.1f}" if minutes else "-",
-        run.machine,
-    )
+def _student(name: str, run: CourseRun) -> tuple[str, ...]:
+    minutes = sum(result.minutes for result in run.notebooks.values())
+    spent = f"{minutes:.1f}" if minutes else "-"
+    return name, run.profile, run.passed, run.claims_held, spent, run.machine
 
 
 def _claims(results: dict[str, NotebookResult]) -> list[tuple[str, ...]]:
     """A row for each claim; "-" where a student did not come so far."""
-    told = {name: {c.name: _HELD[c.held] for c in r.claims} for name, r in results.items()}
-    names = dict.fromkeys(claim for one in told.values() for claim in one)
-    return [(claim, *(told[name].get(claim, "-") for name in results)) for claim in names]
+    cells = {name: {c.name: HELD[c.held] for c in r.claims} for name, r in results.items()}
+    return [
+        (claim, *(column.get(claim, "-") for column in cells.values()))
+        for claim in dict.fromkeys(chain(*cells.values()))
+    ]
 
 
 def _metrics(results: dict[str, NotebookResult]) -> list[tuple[str, ...]]:
     """A row for each metric, with the room's median first."""
-    told = {name: {(m.name, m.unit): m.value for m in r.metrics} for name, r in results.items()}
-    keys = dict.fromkeys(key for one in told.values() for key in one)
-    return [
-        (
-            f"{key[0]} ({key[1]})" if key[1] else key[0],
-            short(statistics.median(one[key] for one in told.values() if key in one)),
-            *(short(told[name][key]) if key in told[name] else "-" for name in results),
-        )
-        for key in keys
-    ]
+    values = {name: {(m.name, m.unit): m.value for m in r.metrics} for name, r in results.items()}
+    rows = []
+    for metric, unit in dict.fromkeys(chain(*values.values())):
+        row = [column.get((metric, unit)) for column in values.values()]
+        median = statistics.median(value for value in row if value is not None)
+        cells = (short(value) if value is not None else "-" for value in row)
+        rows.append((f"{metric} ({unit})" if unit else metric, short(median), *cells))
+    return rows

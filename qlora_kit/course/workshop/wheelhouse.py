@@ -1,58 +1,55 @@
 """A folder of wheels from which pip installs without a network, for other machines than this one.
 
-pip itself answers a package's conditions ("only on Windows") for the machine that it runs on,
-also when it downloads for another. So the requirements are followed here, one wheel's after the
-other's, with the other machine's answers; pip only finds and fetches.
+uv resolves what the kit needs with the other machine's answers to a package's conditions ("only
+on Windows"); pip, which answers them for the machine that it runs on, only fetches what uv named.
 """
 
+import os
 import platform
 import re
 import subprocess
 import sys
-import tempfile
-import zipfile
+from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.parser import HeaderParser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ... import KitError
+from ..extras import needs_extra
 
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
-_LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 _GLIBC = (28, 27, 26, 24, 17, 12, 5)  # wheels for glibc 2.28 and older run wherever torch does
+# What pip is configured with and uv must be told, with the variable that tells it: the command
+# line would show an index's password to all users of the machine.
+_UV_VARIABLES = {
+    "index-url": ("UV_DEFAULT_INDEX", " "),
+    "extra-index-url": ("UV_EXTRA_INDEX_URL", " "),
+    "find-links": ("UV_FIND_LINKS", ","),
+    "cert": ("SSL_CERT_FILE", " "),
+}
 
 
 @dataclass(frozen=True)
 class Platform:
-    """A kind of machine: the tags of its wheels, best first, and what markers ask about it."""
+    """A kind of machine: uv's name for it, its wheels' tags for pip, and what Python calls it."""
 
+    uv_name: str
     tags: tuple[str, ...]
-    markers: dict[str, str]
+    system: str
+    machine: str
+
+
+def _linux(machine: str) -> Platform:
+    tags = (*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC), f"manylinux2014_{machine}")
+    return Platform(f"{machine}-manylinux_2_{_GLIBC[0]}", tags, "linux", machine)
 
 
 PLATFORMS = {
-    **{
-        name: Platform(
-            (*(f"manylinux_2_{minor}_{machine}" for minor in _GLIBC), f"manylinux2014_{machine}"),
-            _LINUX | {"platform_machine": machine},
-        )
-        for name, machine in (("linux", "x86_64"), ("linux-arm", "aarch64"))
-    },
-    "mac": Platform(
-        ("macosx_14_0_arm64",),
-        {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix",
-         "platform_machine": "arm64"},
-    ),
-    "windows": Platform(
-        ("win_amd64",),
-        {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt",
-         "platform_machine": "AMD64"},
-    ),
-}  # fmt: skip
+    "linux": _linux("x86_64"),
+    "linux-arm": _linux("aarch64"),
+    # uv's mac is older than bitsandbytes' wheels; `_resolve` tells it the one of this tag.
+    "mac": Platform("aarch64-apple-darwin", ("macosx_14_0_arm64",), "darwin", "arm64"),
+    "windows": Platform("x86_64-pc-windows-msvc", ("win_amd64",), "win32", "AMD64"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,22 +64,8 @@ class Target:
 
     @property
     def newest(self) -> str:
-        """As a full version: pip takes 3.11 for 3.11.0, which some packages are too new for."""
+        """As a full version: 3.11 is taken for 3.11.0, which some packages are too new for."""
         return f"{self.python}.99"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the markers of requirements are evaluated with."""
-        return {
-            **PLATFORMS[self.platform].markers,
-            "python_version": self.python,
-            "python_full_version": self.newest,
-            "implementation_name": "cpython",
-            "implementation_version": self.newest,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
-            "platform_version": "",
-        }
 
 
 def this_platform() -> str:
@@ -91,14 +74,13 @@ def this_platform() -> str:
     Raises:
         KitError: it is none of them.
     """
-    for name, known in PLATFORMS.items():
-        if (known.markers["sys_platform"], known.markers["platform_machine"]) == (
-            sys.platform, platform.machine(),
-        ):  # fmt: skip
+    here = (sys.platform, platform.machine())
+    for name, kind in PLATFORMS.items():
+        if (kind.system, kind.machine) == here:
             return name
     raise KitError(
-        f"This machine ({sys.platform}, {platform.machine()}) is none of the platforms that can "
-        f"be packed for: {', '.join(PLATFORMS)}. Name one with --platform."
+        f"This machine ({', '.join(here)}) is none of the platforms that can be packed for: "
+        f"{', '.join(PLATFORMS)}. Name one with --platform."
     )
 
 
@@ -138,24 +120,8 @@ def build_wheel(project: Path, wheels: Path) -> Path:
     return wheel
 
 
-def read_pins(constraints: Path) -> dict[str, str]:
-    """The versions that a file of pip's constraints pins.
-
-    Args:
-        constraints: with lines such as torch==2.13.0.
-
-    Raises:
-        KitError: there is no such file.
-    """
-    if not constraints.is_file():
-        raise KitError(f"There is no {constraints}. Run this at the top of the repository.")
-    lines = (line.partition("#")[0].strip() for line in constraints.read_text().splitlines())
-    pairs = (line.split("==") for line in lines if "==" in line)
-    return {_plain(name): version for name, version in pairs}
-
-
 def collect(
-    wheels: Path, wheel: Path, extras: Sequence[str], target: Target, pins: dict[str, str]
+    wheels: Path, wheel: Path, extras: Sequence[str], target: Target, constraints: Path
 ) -> None:
     """Fetch the wheels of all that a wheel needs on a machine, directly or not.
 
@@ -164,109 +130,91 @@ def collect(
         wheel: whose requirements are followed.
         extras: of this wheel.
         target: the machine.
-        pins: of packages by name, from `read_pins`; others come in their newest version.
+        constraints: a file with lines such as torch==2.13.0; others come in their newest version.
 
     Raises:
         KitError: a package without a wheel for the target; its name is in the message.
     """
-    level = _needed(wheel, extras, target)
-    asked = {str(requirement) for requirement in level}
-    while level:
-        found = _download(level, wheels, target, pins)
-        following = [
-            child
-            for requirement in level
-            for child in _needed(found[_plain(requirement.name)], requirement.extras, target)
-        ]
-        level = list({str(child): child for child in following if str(child) not in asked}.values())
-        asked |= {str(child) for child in level}
-
-
-def _needed(wheel: Path, extras: Sequence[str] | set[str], target: Target) -> "list[Requirement]":
-    """What a wheel asks for on a machine; the conditions are answered and left out."""
-    from packaging.requirements import Requirement
-
-    with zipfile.ZipFile(wheel) as archive:
-        [name] = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
-        told = HeaderParser().parsestr(archive.read(name).decode())
-    needed = []
-    for line in told.get_all("Requires-Dist") or []:
-        requirement = Requirement(line)
-        marker, requirement.marker = requirement.marker, None
-        environments = [{**target.environment, "extra": extra} for extra in (*extras, "")]
-        if marker is None or any(marker.evaluate(environment) for environment in environments):
-            needed.append(requirement)
-    return needed
-
-
-def _download(
-    requirements: "list[Requirement]", wheels: Path, target: Target, pins: dict[str, str]
-) -> dict[str, Path]:
-    """Fetch these wheels, not what they need; a package that is pure source is built."""
-    names = {_plain(one.name): f"{one.name}{one.specifier}" for one in requirements}
-    wanted = [f"{name}=={pins[name]}" if name in pins else any_ for name, any_ in names.items()]
-    tags = PLATFORMS[target.platform].tags
-    built: set[str] = set()
+    name = wheel.name.split("-")[0]
+    requirement = f"{name}[{','.join(extras)}] @ {wheel.resolve().as_uri()}"
+    pins = _resolve(requirement, target, constraints)
+    tags = [part for tag in PLATFORMS[target.platform].tags for part in ("--platform", tag)]
+    options = ["--no-deps", "--only-binary=:all:", "--dest", str(wheels), "--find-links"]
+    python = ["--implementation", "cp", "--python-version", target.newest]
     while True:
-        with tempfile.TemporaryDirectory(dir=wheels.parent) as folder:
-            try:
-                _pip(
-                    "download", "--no-deps", "--only-binary=:all:", "--dest", folder,
-                    "--find-links", str(wheels), "--implementation", "cp",
-                    "--python-version", target.newest,
-                    *(part for tag in tags for part in ("--platform", tag)), *wanted,
-                )  # fmt: skip
-            except _NoWheelError as missing:
-                if missing.package in built:
-                    raise KitError(_without_wheel(missing.package, target)) from None
-                built.add(missing.package)
-                _build_pure(missing.package, wheels, target)
-                continue
-            return {
-                _plain(path.name.split("-")[0]): path.replace(wheels / path.name)
-                for path in Path(folder).glob("*.whl")
-            }
+        try:
+            _pip("download", *options, str(wheels), *python, *tags, *pins)
+            return
+        except KitError as problem:
+            missing = re.search(r"No matching distribution found for (\S+)", str(problem))
+            if missing is None:
+                raise
+            _build_pure(missing[1], wheels, target)
+
+
+def _resolve(requirement: str, target: Target, constraints: Path) -> list[str]:
+    """All that a requirement needs on a machine, as name==version, without itself."""
+    with needs_extra("Packing", "course"):
+        from uv import find_uv_bin
+    variables, options = _pip_settings()
+    command = [
+        *(find_uv_bin(), "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate"),
+        *("--python-platform", PLATFORMS[target.platform].uv_name),
+        *("--python-version", target.newest, "--no-python-downloads"),
+        *("--constraints", str(constraints)),
+        *("--index-strategy", "unsafe-best-match"),  # the best of all indexes, as pip chooses
+        *options,
+    ]
+    environ = {"MACOSX_DEPLOYMENT_TARGET": "14.0", **variables, **os.environ}
+    done = subprocess.run(command, input=requirement, capture_output=True, text=True, env=environ)
+    if done.returncode:
+        missing = re.search(r"Because ([\w.-]+)[^,]*? (has no wheels|was not found)", done.stderr)
+        if missing:
+            raise _without_wheel(missing[1], target)
+        raise KitError(f"The packages for {target} cannot be resolved: {done.stderr.strip()}")
+    return [line for line in done.stdout.splitlines() if " @ " not in line]
+
+
+def _pip_settings() -> tuple[dict[str, str], list[str]]:
+    """The user's index and find-links, which pip knows and uv does not: (variables, options)."""
+    settings: dict[str, str] = {}
+    for line in _pip("config", "list").splitlines():  # variables before files
+        key, _, value = line.partition("=")
+        settings.setdefault(key.rpartition(".")[2], str(literal_eval(value)))
+    variables = {
+        variable: separator.join(settings[name].split())
+        for name, (variable, separator) in _UV_VARIABLES.items()
+        if name in settings
+    }
+    offline = settings.get("no-index", "").lower() in ("1", "on", "true", "yes")
+    return variables, ["--no-index"] if offline else []
 
 
 def _build_pure(package: str, wheels: Path, target: Target) -> None:
     """Build a wheel for every machine from a package that is published as source alone."""
-    with tempfile.TemporaryDirectory(dir=wheels.parent) as folder:
-        try:
-            _pip("wheel", "--no-deps", "--wheel-dir", folder, package)
-        except KitError as problem:
-            raise KitError(f"{_without_wheel(package, target)} ({problem})") from None
-        [wheel] = Path(folder).glob("*.whl")
-        if not wheel.name.endswith("-none-any.whl"):
-            raise KitError(_without_wheel(package, target))
-        wheel.replace(wheels / wheel.name)
+    before = set(wheels.iterdir())
+    try:
+        _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), package)
+    except KitError as problem:
+        raise KitError(f"{_without_wheel(package, target)} ({problem})") from None
+    if not any(path.name.endswith("-none-any.whl") for path in {*wheels.iterdir()} - before):
+        raise _without_wheel(package, target)
 
 
-def _without_wheel(package: str, target: Target) -> str:
-    return (
+def _without_wheel(package: str, target: Target) -> KitError:
+    return KitError(
         f"There is no wheel of {package} for {target}. Leave this Python or platform out, or "
         "move the version in constraints.txt to one that has it."
     )
 
 
-class _NoWheelError(KitError):
-    def __init__(self, package: str, said: str) -> None:
-        super().__init__(said)
-        self.package = package
-
-
-def _pip(*arguments: str) -> None:
-    """Run pip, which knows the user's index, proxy and find-links."""
-    verb, *rest = arguments
-    command = [sys.executable, "-m", "pip", verb, "--quiet", "--disable-pip-version-check", *rest]
-    done = subprocess.run(command, capture_output=True, text=True)
+def _pip(verb: str, *arguments: str) -> str:
+    """Run pip, which knows the user's index, proxy and find-links; give back what it printed."""
+    quiet = () if verb == "config" else ("--quiet",)
+    command = [sys.executable, "-m", "pip", verb, *quiet, "--disable-pip-version-check"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        said = (lines or done.stderr.strip().splitlines() or ["it did not say why"])[-1]
-        missing = re.search(r"No matching distribution found for (\S+)", done.stderr)
-        if missing:
-            raise _NoWheelError(missing[1], said)
-        raise KitError(f"pip {verb} failed: {said.removeprefix('ERROR: ')}")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+        lines = done.stderr.strip().splitlines() or ["it did not say why"]
+        errors = [line for line in lines if line.startswith("ERROR: ")] or lines
+        raise KitError(f"pip {verb} failed: {errors[-1].removeprefix('ERROR: ')}")
+    return done.stdout

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..checking import Hint, call, number
+from ..checking import call, number, require
 
 
 def adapter_gradients(answer: Any) -> str:
@@ -13,44 +13,56 @@ def adapter_gradients(answer: Any) -> str:
     x, dy, A, B = (torch.randn(s, generator=generator) for s in ((7, 6), (7, 5), (2, 6), (5, 2)))
     s = 3.0
     result = call(answer, x, dy, A, B, s)
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise Hint("Return two things: dA and dB.")
-    dA, dB = s * (dy @ B).t() @ x, s * dy.t() @ (x @ A.t())
-    given_A, given_B = result
-    if given_A.shape == dB.shape and given_B.shape == dA.shape:
-        raise Hint("These look swapped: dA has A's shape (2, 6), dB has B's shape (5, 2).")
-    if given_A.shape == dA.t().shape or given_B.shape == dB.t().shape:
-        raise Hint("A gradient has the shape of its weight; one of yours is transposed.")
-    if given_A.shape != dA.shape or given_B.shape != dB.shape:
-        raise Hint(f"The shapes should be (2, 6) and (5, 2), not {tuple(given_A.shape)} and "
-                   f"{tuple(given_B.shape)}.")  # fmt: skip
-    if torch.allclose(given_A * s, dA, atol=1e-4) or torch.allclose(given_B * s, dB, atol=1e-4):
-        raise Hint("The scale s is missing: it multiplies the whole adapter, so both gradients.")
-    if not torch.allclose(given_A, dA, atol=1e-4):
-        raise Hint("dB may be right, dA is not: follow dy back through B, then meet x.")
-    if not torch.allclose(given_B, dB, atol=1e-4):
-        raise Hint("dA is right, dB is not: it is dy against what A made of x.")
+    require(isinstance(result, tuple) and len(result) == 2, "Return two things: dA and dB.")
+    right_A, right_B = s * (dy @ B).t() @ x, s * dy.t() @ (x @ A.t())
+    dA, dB = result
+    shapes = [tuple(dA.shape), tuple(dB.shape)]
+    require(
+        shapes != [(5, 2), (2, 6)],
+        "These look swapped: dA has A's shape (2, 6), dB has B's shape (5, 2).",
+    )
+    require(
+        shapes[0] != (6, 2) and shapes[1] != (2, 5),
+        "A gradient has the shape of its weight; one of yours is transposed.",
+    )
+    require(
+        shapes == [(2, 6), (5, 2)],
+        f"The shapes should be (2, 6) and (5, 2), not {shapes[0]} and {shapes[1]}.",
+    )
+    unscaled_A = torch.allclose(dA * s, right_A, atol=1e-4)
+    unscaled_B = torch.allclose(dB * s, right_B, atol=1e-4)
+    require(
+        not unscaled_A and not unscaled_B,
+        "The scale s is missing: it multiplies the whole adapter, so both gradients.",
+    )
+    require(
+        torch.allclose(dA, right_A, atol=1e-4),
+        "dB may be right, dA is not: follow dy back through B, then meet x.",
+    )
+    require(
+        torch.allclose(dB, right_B, atol=1e-4),
+        "dA is right, dB is not: it is dy against what A made of x.",
+    )
     return "Neither needs W: backward touches the frozen weight only for the gradient of x."
 
 
 def longest_sequence(answer: Any) -> str:
     """03.2: the longest listed sequence with which Llama-3.1-8B trains on a T4."""
-    from ....memory import Settings, find_shape, plan
+    from ....memory import Workload, find_shape, plan
 
     lengths = (512, 1024, 2048, 4096, 8192)
-    given = number(answer)
-    if given not in lengths:
-        raise Hint(f"Choose one of {', '.join(map(str, lengths))}.")
+    length = number(answer)
+    require(length in lengths, f"Choose one of {', '.join(map(str, lengths))}.")
     shape = find_shape("Llama-3.1-8B")
-    fitting = [n for n in lengths if plan(shape, Settings(sequence_length=n), gpu="T4").fits]
-    if given > fitting[-1]:
-        found = plan(shape, Settings(sequence_length=int(given)), gpu="T4")
-        raise Hint(
-            f"With {given:.0f} tokens the plan is {found.total / 1e9:.1f} GB of "
-            f"{found.capacity / 1e9:.1f}, and a tenth must stay free: that does not fit."
-        )
-    if given < fitting[-1]:
-        raise Hint(f"{given:.0f} fits, and so does a longer one.")
+    plans = {n: plan(shape, Workload(sequence_length=n), gpu="T4") for n in lengths}
+    chosen = plans[int(length)]
+    require(
+        chosen.fits,
+        f"With {length:.0f} tokens the plan is {chosen.total / 1e9:.1f} GB of "
+        f"{chosen.capacity / 1e9:.1f}, and a tenth must stay free: that does not fit.",
+    )
+    longest = max(n for n in lengths if plans[n].fits)
+    require(length == longest, f"{length:.0f} fits, and so does a longer one.")
     return "An 8B model on a free GPU: the tokens at once decide, not the weights alone."
 
 

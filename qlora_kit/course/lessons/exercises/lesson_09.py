@@ -2,64 +2,66 @@
 
 from typing import Any
 
-from ..checking import Hint, call, near, number
+from ..checking import call, choice, near, number, refuse, require
 
 
 def gigabytes(answer: Any) -> str:
     """09.1: GB of 7 billion weights in q4_0, whose blocks of 32 share a scale of 16 bits."""
-    for value, hint in (
-        (3.5, "That is 4 bits for each weight; each block has a scale, too."),
-        (31.5, "Those are gigabits; a byte has eight of them."),
-        (17.5, "A block has one scale, not each weight its own."),
-        (4.375, "The scale has 16 bits, not 32: half a bit for each weight of the block."),
-        (14, "That is 16 bits for each weight, as in f16."),
-        (3.9375e9, "Those are bytes; a gigabyte is a billion of them."),
-    ):
-        if near(answer, value, 0.002):
-            raise Hint(hint)
-    if not near(answer, 3.9375, 0.01):
-        raise Hint("A block of 32 takes 32 x 4 + 16 bits; how many is that for one weight?")
+    mistakes = {
+        3.5: "That is 4 bits for each weight; each block has a scale, too.",
+        31.5: "Those are gigabits; a byte has eight of them.",
+        17.5: "A block has one scale, not each weight its own.",
+        4.375: "The scale has 16 bits, not 32: half a bit for each weight of the block.",
+        14: "That is 16 bits for each weight, as in f16.",
+        3.9375e9: "Those are bytes; a gigabyte is a billion of them.",
+    }
+    refuse(answer, mistakes, tolerance=0.002)
+    require(
+        near(answer, 3.9375),
+        "A block of 32 takes 32 x 4 + 16 bits; how many is that for one weight?",
+    )
     return "Files come out a little larger: embeddings and norms keep more bits."
 
 
 def percentile(answer: Any) -> str:
     """09.2: a function (values, share) -> the smallest value that the share does not exceed."""
     values = [9.0, 1.0, 2.0, 8.0, 3.0, 7.0, 4.0, 6.0, 5.0, 40.0]
-    given = number(call(answer, values, 0.5))
-    for value, hint in (
-        (3.0, "The values come in any order: sort them first."),
-        (7.0, "The values come in any order: sort them first."),
-        (6.0, "One too far: five of ten values do not exceed 5.0. Python counts from 0."),
-        (8.5, "That is the mean of all; it is what a percentile is there to replace."),
-        (5.5, "That lies between two values; the percentile here is always one of them."),
-    ):
-        if near(given, value, 1e-6):
-            raise Hint(hint)
-    if not near(given, 5.0, 1e-6):
-        raise Hint(f"Half of the check's ten values do not exceed 5.0; yours gives {given:g}.")
-    given = number(call(answer, values, 0.95))
-    if near(given, 9.0, 1e-6):
-        raise Hint("Nine of ten are only 90 %; for 95 % the rank must be rounded up.")
-    if not near(given, 40.0, 1e-6):
-        raise Hint(f"Of ten values the 95th percentile is the largest, 40; yours gives {given:g}.")
-    if not near(call(answer, values, 1.0), 40.0, 1e-6):
-        raise Hint("A share of 1 means all of them: the largest value.")
+    median = number(call(answer, values, 0.5))
+    unsorted = "The values come in any order: sort them first."
+    mistakes = {
+        3.0: unsorted,
+        7.0: unsorted,
+        6.0: "One too far: five of ten values do not exceed 5.0. Python counts from 0.",
+        8.5: "That is the mean of all; it is what a percentile is there to replace.",
+        5.5: "That lies between two values; the percentile here is always one of them.",
+    }
+    refuse(median, mistakes, tolerance=1e-6)
+    require(
+        near(median, 5.0, 1e-6),
+        f"Half of the check's ten values do not exceed 5.0; yours gives {median:g}.",
+    )
+    p95 = number(call(answer, values, 0.95))
+    rank = "Nine of ten are only 90 %; for 95 % the rank must be rounded up."
+    refuse(p95, {9.0: rank}, tolerance=1e-6)
+    require(
+        near(p95, 40.0, 1e-6),
+        f"Of ten values the 95th percentile is the largest, 40; yours gives {p95:g}.",
+    )
+    require(
+        near(call(answer, values, 1.0), 40.0, 1e-6),
+        "A share of 1 means all of them: the largest value.",
+    )
     return "With few requests p95 is simply the worst one: ask often before you trust it."
 
 
-def artifact(answer: Any) -> str:
-    """09.3: five voices by request on a laptop that holds two models at most."""
-    given = str(answer).strip().lower().rstrip(".")
-    if given == "merged safetensors":
-        raise Hint("Each is a whole model in 16 bits, for GPU servers and Python. Think smaller.")
-    if given == "five gguf files":
-        raise Hint("Each holds the whole model again: five do not fit in memory side by side.")
-    if given != "a gguf base and five adapters":
-        raise Hint(
-            'Answer with "merged safetensors", "five GGUF files" or "a GGUF base and five '
-            'adapters".'
-        )
-    return "The base is in memory once, and a sixth voice costs only its adapter."
-
+_MERGED = "Each is a whole model in 16 bits, for GPU servers and Python. Think smaller."
+_FILES = "Each holds the whole model again: five do not fit in memory side by side."
+# 09.3: five voices by request on a laptop that holds two models at most.
+artifact = choice(
+    right="a gguf base and five adapters",
+    wrong={"merged safetensors": _MERGED, "five gguf files": _FILES},
+    words='"merged safetensors", "five GGUF files" or "a GGUF base and five adapters"',
+    reason="The base is in memory once, and a sixth voice costs only its adapter.",
+)
 
 CHECKS = {"09.1": gigabytes, "09.2": percentile, "09.3": artifact}
