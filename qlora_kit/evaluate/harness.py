@@ -15,7 +15,6 @@ from ..models import Model, Tokenizer, errors_only, quiet
 from .likelihood import ProbeItem
 
 _RESAMPLES = 100  # above 0, or the harness leaves out every error; accuracy's is a formula
-_FEW_SHOT_SEED = 1234  # as the harness's own command line draws its worked examples
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,15 @@ def run_tasks(
         where = f" nor in {folder}" if folder else "; --folder names a folder of your own"
         raise KitError(f"No task {', '.join(unknown) or 'given'} in the harness{where}.")
     os.environ.setdefault("DISABLE_MULTIPROC", "1")  # it would fork a process with a model in it
-    with quiet(), errors_only("lm_eval", "accelerate"), _no_bars():
+    with quiet(), errors_only("lm_eval", "accelerate"), _no_bars(), _no_questions():
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         try:
-            # Not through simple_evaluate, which asks git and pip about the machine.
-            results = lm_eval.evaluate(
-                lm=wrapped,
-                task_dict=_load_tasks(manager, tasks, few_shot),
+            results = lm_eval.simple_evaluate(
+                model=wrapped,
+                tasks=list(tasks),
+                task_manager=manager,
                 limit=limit,
+                num_fewshot=few_shot,
                 bootstrap_iters=_RESAMPLES,
                 log_samples=False,
                 apply_chat_template=chat_template,
@@ -130,19 +130,6 @@ def run_tasks(
         except (OSError, ConnectionError, ValueError) as problem:
             raise KitError(f"The harness could not run {', '.join(tasks)}: {problem}") from problem
     return [score for task, table in results.items() for score in _scores(task, table)]
-
-
-def _load_tasks(manager: Any, tasks: Sequence[str], few_shot: int | None) -> Any:
-    """Tasks with their worked examples set as `lm_eval.simple_evaluate` sets them."""
-    loaded = manager.load(list(tasks))
-    for task in loaded["tasks"].values():
-        usual = task.get_config("num_fewshot")
-        if usual != 0:  # where a task says none, none it is
-            task.set_config(
-                key="num_fewshot", value=few_shot if few_shot is not None else usual or 0
-            )
-        task.set_fewshot_seed(seed=_FEW_SHOT_SEED)
-    return loaded
 
 
 def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
@@ -154,6 +141,23 @@ def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
         if set(tasks) <= set(own.all_subtasks):  # a group may name tasks of the harness
             return own
     return TaskManager(include_path=str(folder) if folder else None)
+
+
+@contextmanager
+def _no_questions() -> Iterator[None]:
+    """Inside, the harness does not ask git and pip about the machine (4 s, for what nobody reads).
+
+    There is no switch for it, so its functions are replaced; where one is gone, that is an error.
+    """
+    from lm_eval import evaluator
+
+    git, environment = evaluator.get_git_commit_hash, evaluator.add_env_info
+    evaluator.get_git_commit_hash = lambda: None
+    evaluator.add_env_info = lambda results: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash, evaluator.add_env_info = git, environment
 
 
 @contextmanager

@@ -91,3 +91,17 @@ def test_errors_name_the_way_out(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(KitError, match=r"qlora-kit\[harness\]"):
         run_tasks(*loaded, ["mine"], tmp_path)
+
+
+def test_the_machine_is_not_asked_about_and_the_harness_is_left_as_it_was(
+    loaded, tmp_path, monkeypatch
+):
+    from lm_eval import evaluator
+
+    def asked(*_):
+        pytest.fail("asked git or pip about the machine")
+
+    for name in ("get_git_commit_hash", "add_env_info"):
+        monkeypatch.setattr(evaluator, name, asked)
+    run_tasks(*loaded, ["mine"], write_task(ITEMS, tmp_path, "mine"), limit=1)
+    assert evaluator.add_env_info is evaluator.get_git_commit_hash is asked
