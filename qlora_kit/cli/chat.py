@@ -1,6 +1,7 @@
 """`qlora-kit chat`."""
 
 import json
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -22,13 +23,15 @@ def chat(
     as_json: Json = False,
 ) -> None:
     """Talk to a tuned model; an empty line or Ctrl-D ends it."""
-    from ..serve import converse, open_session
+    from ..serve import open_session
 
     if prompt is not None and not prompt.strip():
         raise KitError("The prompt is empty.")
     with open_session(run, system, base, max_new_tokens, model, api_key) as session:
         if prompt is None:
-            converse(session)
+            with suppress(EOFError):
+                while question := input("you> ").strip():
+                    print(f"model> {session.ask(question).text}")
             return
         answer = session.ask(prompt)
     record = {"prompt": prompt, "answer": answer.text, "stopped": answer.stopped}

@@ -11,5 +11,4 @@ from .server import Server as Server
 from .server import run as run
 from .server import running as running
 from .session import ChatSession as ChatSession
-from .session import converse as converse
 from .session import open_session as open_session

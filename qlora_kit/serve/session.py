@@ -1,7 +1,7 @@
 """A conversation with a run or with a server: what `qlora-kit chat` holds."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 
 from .. import KitError
 from ..data import Messages
@@ -78,14 +78,3 @@ def open_session(
         yield ChatSession(
             lambda messages: generate(llm, tokenizer, [messages], max_new_tokens)[0], system
         )
-
-
-def converse(session: ChatSession) -> None:
-    """Ask what is typed and show the answers, until an empty line or Ctrl-D.
-
-    Args:
-        session: with whom.
-    """
-    with suppress(EOFError):
-        while question := input("you> ").strip():
-            print(f"model> {session.ask(question).text}")
