@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from .findings import Finding, Row
 from .similarity import split_words
 
-_NOTHING = {"", "n a", "na", "none", "null", "nan", "nil", "tbd", "todo", "placeholder", "blank",
-            "no answer", "answer", "undefined", "empty"}  # fmt: skip
+_NOTHING = re.compile(
+    "(?:n a|na|none|null|nan|nil|tbd|todo|placeholder|blank|no answer|answer|undefined|empty)?"
+)
 _BOILERPLATE = re.compile(
     r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model|(?:ai )?chatbot)"
     r"|\bi(?: am|'m) (?:just |only )?an? (?:ai\b|artificial intelligence|large language model)"
@@ -118,15 +119,15 @@ def _empty(answer: str, labels: bool) -> str:
     if all(not mark.isalnum() and ord(mark) < 0x2190 for mark in answer):  # arrows, emoji may say
         return "" if labels else f"the answer is only {answer.strip()[:20]!r}"
     short = len(answer.strip()) <= _PLACEHOLDER and not labels
-    if short and " ".join(split_words(answer)) in _NOTHING:
+    if short and _NOTHING.fullmatch(" ".join(split_words(answer))):
         return f"the answer is a placeholder, {answer.strip()[:20]!r}"
     return ""
 
 
 def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
     """Answers that stop against the set's habit, or on a word that nobody ends with."""
-    long = [(row, text) for row in rows for text in row.answers
-            if len(text.split()) >= _LONG or text.count("```") % 2]  # fmt: skip
+    texts = [(row, text) for row in rows for text in row.answers]
+    long = [each for each in texts if len(each[1].split()) >= _LONG or _is_code_open(each[1])]
     ended = sum(_is_ended(text) for _, text in long)
     habit = len(long) >= 20 and ended >= _HABIT * len(long)
     marker = _closing_marker([text for row, text in long if text == row.answer])
@@ -142,7 +143,7 @@ def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
         elif not marker and habit and not _is_ended(answer) and not _is_mark(answer):
             share = f"{ended / len(long):.0%}"
             reason = f"it stops at {last[-20:]!r}; {share} of the set's answers end with a mark"
-        elif answer.count("```") % 2:
+        elif _is_code_open(answer):
             reason = "a code block is opened and not closed"
         elif _OPEN_END.search(answer, _tail(answer)):
             reason = f"it stops at {last[-20:]!r}, in the middle of a sentence"
@@ -150,6 +151,10 @@ def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
             continue
         told.add(row.number)
         yield Finding("truncated_answer", (row.number,), reason, (row.number,))
+
+
+def _is_code_open(text: str) -> bool:
+    return text.count("```") % 2 == 1
 
 
 def _is_ended(text: str) -> bool:

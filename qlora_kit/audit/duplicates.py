@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from .contradictions import ParsedAnswer, conflict, same_system
-from .findings import Finding, Row
+from .findings import Finding, Row, named_rows
 from .leaks import GENERIC, leak_findings
 from .questions import NEAR, QuestionSet
 from .similarity import Idf, components, likeness
@@ -47,10 +47,9 @@ def duplicate_findings(rows: Sequence[Row], test: Sequence[Row] = ()) -> Iterato
 
 def _repeats(rows: Sequence[Row], group: Sequence[int], kind: str, how: str) -> Finding:
     first, *others = (rows[index].number for index in group)
-    shown = ", ".join(map(str, others[:SHOWN]))
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    verb = f"rows {shown}{more} repeat" if len(others) > 1 else f"row {shown} repeats"
-    return Finding(kind, (first, *others), f"{verb} row {first}: {how}", tuple(others))
+    verb = "repeat" if len(others) > 1 else "repeats"
+    reason = f"{named_rows(others, SHOWN)} {verb} row {first}: {how}"
+    return Finding(kind, (first, *others), reason, tuple(others))
 
 
 def _copies(rows: Sequence[Row]) -> list[list[int]]:

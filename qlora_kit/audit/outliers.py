@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from statistics import median
 from typing import Any
@@ -11,10 +11,10 @@ from .findings import Finding, Row
 from .similarity import split_words
 
 _LANGUAGES = (
-    "ar", "bg", "bn", "ca", "cs", "da", "de", "el", "en", "es", "et", "fa", "fi", "fr", "he", "hi",
-    "hr", "hu", "id", "it", "ja", "ko", "lt", "lv", "nl", "no", "pl", "pt", "ro", "ru", "sk", "sl",
-    "sv", "sw", "ta", "th", "tr", "uk", "vi", "zh",
-)  # fmt: skip
+    "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk "
+    "sl sv sw ta th tr uk vi zh"
+)
+SIDES = ("question", "answer")
 _SAMPLE = 300  # characters that are enough to know a language
 _ASKED = 2000  # rows whose language says which ones belong to the set, and how those sound
 _USUAL = 0.01  # a word in this share of those rows is usual there
@@ -42,7 +42,7 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    identifier.set_languages(_LANGUAGES)
+    identifier.set_languages(_LANGUAGES.split())
     return identifier
 
 
@@ -63,9 +63,9 @@ def language_of(text: str) -> str:
 
 
 def _language(rows: Sequence[Row]) -> Iterator[Finding]:
-    sides = {"question": [row.question for row in rows], "answer": [row.answer for row in rows]}
     strange: dict[int, str] = {}
-    for side, texts in sides.items():
+    for side in SIDES:
+        texts = [getattr(row, side) for row in rows]
         step = max(1, len(texts) // _ASKED)
         known = {text: language_of(text) for text in texts[::step]}
         counts = Counter(known[text] for text in texts[::step] if known[text])
@@ -95,12 +95,9 @@ def _share(text: str, usual: set[str]) -> float:
 
 
 def _length(rows: Sequence[Row]) -> Iterator[Finding]:
-    sides: dict[str, Callable[[Row], str]] = {
-        "question": lambda row: row.question, "answer": lambda row: row.answer
-    }  # fmt: skip
     strange: dict[int, str] = {}
-    for side, text in sides.items():
-        lengths = {row.number: len(text(row).strip()) for row in rows}
+    for side in SIDES:
+        lengths = {row.number: len(getattr(row, side).strip()) for row in rows}
         logs = {number: math.log(length) for number, length in lengths.items() if length}
         if len(logs) < 20:
             continue

@@ -37,12 +37,13 @@ class Cleaned:
 
     def as_json(self) -> dict[str, Any]:
         """The account as plain data."""
-        return {
-            "path": str(self.path), "log": str(self.log), "kept": self.kept,
-            "dropped": [{"row": row, "kind": kind, "reason": reason}
-                        for row, (kind, reason) in self.dropped.items()],
-            "masked": [{"row": row, "reason": reason} for row, reason in self.masked.items()],
-        }  # fmt: skip
+        dropped = [
+            {"row": row, "kind": kind, "reason": reason}
+            for row, (kind, reason) in self.dropped.items()
+        ]
+        masked = [{"row": row, "reason": reason} for row, reason in self.masked.items()]
+        files = {"path": str(self.path), "log": str(self.log)}
+        return files | {"kept": self.kept, "dropped": dropped, "masked": masked}
 
     def changes(self) -> list[dict[str, Any]]:
         """What was done to each row that is not in the copy as it was, in their order."""
@@ -56,10 +57,12 @@ class Cleaned:
 
 
 def audit(
-    data: str | Path, test: str | Path | None = None,
-    prompt_field: str | None = None, completion_field: str | None = None,
+    data: str | Path,
+    test: str | Path | None = None,
+    prompt_field: str | None = None,
+    completion_field: str | None = None,
     never: Sequence[str] = (),
-) -> Audit:  # fmt: skip
+) -> Audit:
     """Look for what makes a fine-tuned model worse, or its score a lie.
 
     Args:

@@ -39,9 +39,18 @@ _WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|{_LETTERS}(?:['\u2019]{_LETTERS
 _UNSEEN = str.maketrans("", "", "'\u2019\u200c\u200d")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a list.
+
+    Args:
+        words: with spaces between them.
+    """
+    return frozenset(words.split())
+
+
 # A question is the same with and without them.
-COURTESIES = {"hi", "hello", "hey", "dear", "please", "pls", "kindly", "thanks", "thank", "thx",
-              "cheers", "regards"}  # fmt: skip
+COURTESIES = word_set("hi hello hey dear please pls kindly thanks thank thx cheers regards")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from .rows import DataError
@@ -91,12 +93,13 @@ def _without_front_matter(text: str) -> str:
     """What tools write above a page, between lines of ---; a rule above plain words is no such."""
     import yaml
 
-    found = _FRONT_MATTER.match(text)
+    header = _FRONT_MATTER.match(text)
     try:
-        told = isinstance(yaml.safe_load(found[1]), dict | None) if found else False
+        if header and isinstance(yaml.safe_load(header[1]), dict | None):
+            return text[header.end() :]
     except yaml.YAMLError:
-        told = False
-    return text[found.end() :] if found and told else text
+        pass
+    return text
 
 
 def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -127,15 +130,15 @@ def _names(path: Sequence[tuple[int, str]]) -> tuple[str, ...]:
 
 
 def _pieces(text: str, max_words: int) -> Iterator[str]:
-    held: list[str] = []
+    piece: list[str] = []
     for paragraph in _paragraphs(text):
-        words = sum(len(spaced_words(one)) for one in [*held, paragraph])
-        if held and words > max_words:
-            yield "\n\n".join(held)
-            held = []
-        held.append(paragraph)
-    if held:
-        yield "\n\n".join(held)
+        words = sum(len(spaced_words(one)) for one in [*piece, paragraph])
+        if piece and words > max_words:
+            yield "\n\n".join(piece)
+            piece = []
+        piece.append(paragraph)
+    if piece:
+        yield "\n\n".join(piece)
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -144,15 +147,11 @@ def _paragraphs(text: str) -> Iterator[str]:
 
     fences = [token.map or (0, 0) for token in MarkdownIt().parse(text) if token.type == "fence"]
     code = {line for first, last in fences for line in range(first, last)}
-    held: list[str] = []
-    for number, line in enumerate(text.split("\n")):
-        if line.strip() or number in code:
-            held.append(line)
-        elif held:
-            yield "\n".join(held)
-            held = []
-    if held:
-        yield "\n".join(held)
+    for filled, lines in groupby(
+        enumerate(text.split("\n")), lambda line: bool(line[1].strip()) or line[0] in code
+    ):
+        if filled:
+            yield "\n".join(line for _, line in lines)
 
 
 def to_conversations(
@@ -178,11 +177,11 @@ def to_conversations(
     if "{title}" not in question:
         raise DataError("The question must hold {title}, or every section would answer the same.")
     first = [{"role": "system", "content": system}] if system else []
-    parts: dict[tuple[str, str], int] = {}
+    parts: Counter[tuple[str, str]] = Counter()
     rows: list[dict[str, object]] = []
     for section in sections:
         key = (section.document, section.title)
-        parts[key] = parts.get(key, 0) + 1
+        parts[key] += 1
         asked = question.replace("{title}", section.title)
         if parts[key] > 1:
             asked += f" (part {parts[key]})"
@@ -215,21 +214,18 @@ def split_by_document(
     missing = [number for number, row in enumerate(rows, 1) if field not in row]
     if missing:
         raise DataError(f"Row {missing[0]} has no field {field!r} to split by.")
-    sizes: dict[object, int] = {}
-    for row in rows:
-        sizes[row[field]] = sizes.get(row[field], 0) + 1
+    sizes = Counter(row[field] for row in rows)
     if len(sizes) < 2:
         raise DataError(f"A split needs at least two values of {field!r}; there is {len(sizes)}.")
     names = sorted(sizes, key=str)
     random.Random(seed).shuffle(names)
-    held: set[object] = set()
+    test: set[object] = set()
+    taken, due = 0, share * len(rows)
     for name in names[:-1]:
-        taken = sum(sizes[one] for one in held)
-        if not held or abs(taken + sizes[name] - share * len(rows)) < abs(
-            taken - share * len(rows)
-        ):
-            held.add(name)
+        if not test or abs(taken + sizes[name] - due) < abs(taken - due):
+            test.add(name)
+            taken += sizes[name]
     return (
-        [row for row in rows if row[field] not in held],
-        [row for row in rows if row[field] in held],
+        [row for row in rows if row[field] not in test],
+        [row for row in rows if row[field] in test],
     )

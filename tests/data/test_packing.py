@@ -203,3 +203,6 @@ def test_models_that_would_not_obey_the_mask_are_refused(model):
     other.config.alibi = False
     other.config.layer_types = ["full_attention", "conv"]  # reads across examples
     assert not is_packable(other)
+    del other.config._attn_implementation_internal  # as if the library had renamed it
+    with pytest.raises(AttributeError):
+        is_packable(other)
