@@ -213,7 +213,4 @@ def _questions(rows: Sequence[Row]) -> dict[str, int]:
     """The different questions of some rows, each with the first row that asks it."""
     if len(rows) == 1:
         return {"": rows[0].number}
-    found: dict[str, int] = {}
-    for row in rows:
-        found.setdefault(" ".join(split_words(row.question)), row.number)
-    return found
+    return {" ".join(split_words(row.question)): row.number for row in reversed(rows)}

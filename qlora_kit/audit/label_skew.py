@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .answers import is_label_set
@@ -56,7 +57,9 @@ def _uneven(name: str, labels: dict[int, Any]) -> Iterator[Finding]:
     }
     if top < _UNEVEN * least or not rare:
         return
-    shown = ", ".join(f"{label} {count}" for label, count in sorted(rare.items(), key=_second)[:5])
+    shown = ", ".join(
+        f"{label} {count}" for label, count in sorted(rare.items(), key=itemgetter(1))[:5]
+    )
     more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
     reason = (
         f"{name}: {len(rare)} of {kinds} values have under half of an even share ({even:,.0f} "
@@ -93,7 +96,3 @@ def _skew(rows: Sequence[Row]) -> Iterator[Finding]:
 
 def _values(rows: Sequence[Row], field: str) -> dict[int, Any]:
     return {row.number: row.raw[field] for row in rows if _is_label(row.raw.get(field))}
-
-
-def _second(pair: tuple[Any, int]) -> int:
-    return pair[1]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from rapidfuzz.distance import OSA
 
@@ -123,18 +124,14 @@ class Idf:
     """
 
     def __init__(self, texts: Iterable[Words]) -> None:
-        counts: Counter[str] = Counter()
-        total = 0
-        for text in texts:
-            counts.update(text.all)
-            total += 1
-        self.total = total
-        self.counts = counts
-        self._cache = {word: math.log1p(total / count) for word, count in counts.items()}
-        self._unseen = math.log1p(max(total, 1))
+        words = [text.all for text in texts]
+        self.total = len(words)
+        self.counts = Counter(chain.from_iterable(words))
+        self._idf = {word: math.log1p(self.total / count) for word, count in self.counts.items()}
+        self._unseen = math.log1p(max(self.total, 1))
 
     def __getitem__(self, word: str) -> float:
-        return self._cache.get(word, self._unseen)
+        return self._idf.get(word, self._unseen)
 
     def rare(self, word: str) -> bool:
         """Whether hardly any text has this word, as is usual for a typing error.
