@@ -99,27 +99,24 @@ def _unsafe(rows: Sequence[Row], never: Sequence[str]) -> Iterator[Finding]:
     """Answers with what the house never says, as whole words."""
     phrases = {one: " ".join(split_words(one)) for one in never if one.strip()}
     for row in rows if phrases else ():
-        said = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
-        found = [one for one, words in phrases.items() if f" {words} " in said]
-        if found:
-            reason = f"the answer says {', '.join(map(repr, found))}"
+        answers = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
+        matches = [one for one, words in phrases.items() if f" {words} " in answers]
+        if matches:
+            reason = f"the answer says {', '.join(map(repr, matches))}"
             yield Finding("unsafe_phrase", (row.number,), reason, (row.number,))
 
 
 def _personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
-        found = [
-            f"{span.what} in the {where}"
-            for where, text in _parts(row)
+        # All turns but the last answer are in the question.
+        parts = {"system prompt": row.system, "question": row.question, "answer": row.answer}
+        places = [
+            f"{span.what} in the {part}"
+            for part, text in parts.items()
             for span in find_personal_data(text)
         ]
-        if found:
-            yield Finding("personal_data", (row.number,), ", ".join(dict.fromkeys(found)))
-
-
-def _parts(row: Row) -> list[tuple[str, str]]:
-    # All turns but the last answer are in the question.
-    return [("system prompt", row.system), ("question", row.question), ("answer", row.answer)]
+        if places:
+            yield Finding("personal_data", (row.number,), ", ".join(dict.fromkeys(places)))
 
 
 def clean(found: Audit, output: str | Path) -> Cleaned:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+import yaml
+from markdown_it import MarkdownIt
+
 from .rows import DataError
 from .text import spaced_words
 
@@ -64,9 +67,11 @@ def read_documents(folder: str | Path, max_words: int = MAX_WORDS) -> list[Secti
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as problem:
             raise DataError(f"{file} cannot be read as UTF-8 text: {problem}") from problem
-        for heading, body in _parts(_SEPARATORS.sub(" ", text), file):
-            for piece in _pieces(body, max_words):
-                sections.append(Section(name, heading, piece))
+        sections += [
+            Section(name, heading, piece)
+            for heading, body in _parts(_SEPARATORS.sub(" ", text), file)
+            for piece in _pieces(body, max_words)
+        ]
     if not sections:
         raise DataError(f"The documents in {folder} hold no text below their headings.")
     return _told_apart(sections)
@@ -91,8 +96,6 @@ def _readable(document: Path) -> str:
 
 def _without_front_matter(text: str) -> str:
     """What tools write above a page, between lines of ---; a rule above plain words is no such."""
-    import yaml
-
     header = _FRONT_MATTER.match(text)
     try:
         if header and isinstance(yaml.safe_load(header[1]), dict | None):
@@ -107,26 +110,21 @@ def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     if file.suffix.lower() == ".txt":
         yield (file.stem.replace("_", " ").replace("-", " "),), text.strip()
         return
-    from markdown_it import MarkdownIt
-
     text = _without_front_matter(text)
     lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
-    path: list[tuple[int, str]] = [(0, _readable(Path(file.name)))]
+    path = {0: _readable(Path(file.name))}  # the heading of each depth
     titled = any(token.tag == "h1" and not token.level for token in tokens)
     begin = 0
     for index, token in enumerate(tokens):
         if token.type != "heading_open" or token.level or not token.map:
             continue
-        yield _names(path), "\n".join(lines[begin : token.map[0]]).strip()
-        depth, name = int(token.tag[1]), tokens[index + 1].content
-        path = [part for part in path if titled <= part[0] < depth] + [(depth, name)]
+        yield tuple(path.values()), "\n".join(lines[begin : token.map[0]]).strip()
+        depth = int(token.tag[1])
+        path = {level: name for level, name in path.items() if titled <= level < depth}
+        path[depth] = tokens[index + 1].content
         begin = token.map[1]
-    yield _names(path), "\n".join(lines[begin:]).strip()
-
-
-def _names(path: Sequence[tuple[int, str]]) -> tuple[str, ...]:
-    return tuple(name for _, name in path)
+    yield tuple(path.values()), "\n".join(lines[begin:]).strip()
 
 
 def _pieces(text: str, max_words: int) -> Iterator[str]:
@@ -143,8 +141,6 @@ def _pieces(text: str, max_words: int) -> Iterator[str]:
 
 def _paragraphs(text: str) -> Iterator[str]:
     """What stands between blank lines; those inside a fenced block of code part nothing."""
-    from markdown_it import MarkdownIt
-
     fences = [token.map or (0, 0) for token in MarkdownIt().parse(text) if token.type == "fence"]
     code = {line for first, last in fences for line in range(first, last)}
     for filled, lines in groupby(
