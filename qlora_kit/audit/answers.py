@@ -42,6 +42,7 @@ _EMPTY_HELP = re.compile(
     r"inappropriate|i (?:cannot|can'?t|won'?t))\b",
     re.I,
 )
+# Chosen by hand; tests/audit/test_answers.py and test_pipeline.py hold what they do.
 _PLACEHOLDER = 60  # characters, marks around it included
 _MORE = 3  # words after a refusal that name something else
 _ENDS = re.compile(r"[.!?…。！？؟।)\]}>\"'”’»`*_~|][^\w,:;(\[{-]*$")  # noqa: RUF001 (full-width marks)

@@ -11,7 +11,9 @@ called clearly different when one of these holds:
 5. they have next to no words in common, and no number.
 
 The thresholds are such that of 400 pairs of wordings in the bundled support data fewer than one
-in a hundred are called a contradiction (`tests/audit/test_pipeline.py`).
+in a hundred are called a contradiction (`tests/audit/test_contradictions.py`). CLOSE with 0.6, 0.7
+and 0.8 calls 5, 1 and none of them so; APART with 0.1, 0.2 and 0.3 tells 131, 147 and 155 of 159
+pairs of answers to different questions apart. NEARLY, TIGHT and ALIKE are chosen by hand.
 """
 
 import re
@@ -143,9 +145,7 @@ def _capitals(text: str) -> set[str]:
     return set() if all(word[:1].isupper() for word in text.split()[1:]) else names_of(text)
 
 
-@lru_cache(maxsize=4096)
-def _context(system: str) -> Words:
-    return words_of(system)
+_context = lru_cache(maxsize=4096)(words_of)
 
 
 def same_system(one: str, two: str) -> bool:

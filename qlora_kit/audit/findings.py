@@ -56,10 +56,6 @@ class Finding:
     reason: str
     drop: tuple[int, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The finding as plain data."""
-        return {"kind": self.kind, "rows": list(self.rows), "reason": self.reason}
-
 
 @dataclass(frozen=True)
 class Audit:
@@ -73,8 +69,8 @@ class Audit:
 
     def counts(self) -> dict[str, int]:
         """How many findings there are of each kind that was found, in the report's order."""
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        counts = Counter(finding.kind for finding in self.findings)
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def of(self, kind: str) -> tuple[Finding, ...]:
         """The findings of one kind.
@@ -92,7 +88,10 @@ class Audit:
             "test": str(self.test) if self.test else None,
             "test_rows": self.test_rows,
             "counts": self.counts(),
-            "findings": [each.as_json() for each in self.findings],
+            "findings": [
+                {"kind": each.kind, "rows": list(each.rows), "reason": each.reason}
+                for each in self.findings
+            ],
         }
 
 

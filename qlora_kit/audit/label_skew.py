@@ -11,6 +11,7 @@ from .findings import Finding, Row
 
 LABEL_FIELDS = ("label", "intent", "topic", "category", "class")
 GROUP_FIELDS = ("group", "source", "author", "writer", "channel", "region", "country", "gender")
+# Chosen by hand, but for what a line says; tests/audit/test_label_skew.py holds what they do.
 _MOST = 0.5  # share of the rows that have a field which is looked at
 _TIED = 1.5  # times what independence expects, from which a group's label is reported ...
 _RESIDUAL = 3.0  # ... when it is so many standard deviations more (Haberman 1973)

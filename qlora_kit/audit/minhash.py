@@ -9,9 +9,11 @@ import numpy as np
 
 from .similarity import Idf, Words
 
+# Chosen by hand, but for what a line says; tests/audit/test_minhash.py holds the recall. With FLOOR
+# from 0.2 to 0.4 the planted duplicates of tests/audit/conftest.py are the same.
 PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
 TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
-_NUMBER = 12  # hashes of a number: it weighs as much as a word of ten letters
+_NUMBER = 12  # hashes of a number: it weighs as much as a word of eleven letters
 NEIGHBORS = 12  # looked at for each text: bounds the work on sets made from templates
 FLOOR = 0.3  # estimated likeness below which a neighbor is not looked at
 COMMON = 0.05  # words in more than this share of the texts enter the hashes only whole

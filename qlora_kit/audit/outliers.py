@@ -14,6 +14,8 @@ _LANGUAGES = (
     "ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv nl no pl pt ro ru sk "
     "sl sv sw ta th tr uk vi zh"
 )
+# Chosen by hand, _ASKED to _SOUNDS for time; tests/audit/test_outliers.py and test_pipeline.py hold
+# what they do.
 _FEW = 20  # texts of a known language, or of any length, from which some are unusual
 _SAMPLE = 300  # characters that are enough to know a language
 _ASKED = 2000  # rows whose language says which ones belong to the set, and how those sound
@@ -21,7 +23,7 @@ _USUAL = 0.01  # a word in this share of those rows is usual there
 _GLANCE = 100  # characters whose words are looked up among the usual ones ...
 _SOUNDS = 0.4  # ... of which a text in the set's language has this share
 _LETTERS = 20  # fewer letters are names and codes as often as language
-_SURE = 0.9
+_SURE = 0.9  # certainty of the detector from which a language is believed
 _AT_HOME = 0.1  # a language with this share of the rows belongs to the set
 _FACTOR = 5.0  # times shorter or longer than the median ...
 _NORMAL = 1.4826  # median absolute deviations in a normal distribution's standard deviation
@@ -70,16 +72,16 @@ def language_of(text: str) -> str:
 
 def _languages(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
     sample = texts[:: max(1, len(texts) // _ASKED)]
-    known = {text: language_of(text) for text in sample}
-    counts = Counter(known[text] for text in sample if known[text])
+    languages = {text: language_of(text) for text in sample}
+    counts = Counter(languages[text] for text in sample if languages[text])
     home = {name for name, count in counts.items() if count >= _AT_HOME * counts.total()}
     if counts.total() < _FEW or not home:
         return
-    usual = _usual_words([text for text, language in known.items() if language in home])
+    usual = _usual_words([text for text, language in languages.items() if language in home])
     for place, text in enumerate(texts):
-        if text not in known and _share(text, usual) >= _SOUNDS:
+        if text not in languages and _share(text, usual) >= _SOUNDS:
             continue  # to ask for each would take most of the audit's time
-        language = known[text] if text in known else language_of(text)
+        language = languages[text] if text in languages else language_of(text)
         if language and language not in home:
             yield place, f"is {language!r}; the set's: {', '.join(sorted(home))}"
 

@@ -118,7 +118,7 @@ _PAYING = (
 _TOPIC = re.compile(
     rf"(?P<thing>{_THING})|(?P<calling>{_CALLING})|(?P<paying>(?<!id ){_PAYING})", re.I
 )
-_CONTEXT = 40  # characters before a number that say what it is
+_CONTEXT = 40  # characters before a number that say what it is; chosen by hand
 _DIGITS = re.compile(r"(?:\d[^\w\n]{0,2}){6}\d|\d{6}")
 _REGIONS = ("GB", "DE", "FR", "IT", "ES", "AU", "IN")  # numbers at home begin with 0 or stand bare
 _CALLED = (*_REGIONS, "CN", "JP", "KR")  # where words say that it is a number to call
@@ -136,11 +136,6 @@ class Span:
     start: int
     end: int
     what: str
-
-    @property
-    def mask(self) -> str:
-        """What to put in its place."""
-        return MASKS.get(self.what, NATIONAL_MASK)
 
 
 def find_personal_data(text: str) -> list[Span]:
@@ -169,7 +164,7 @@ def mask_personal_data(text: str) -> str:
         text: in any language.
     """
     for span in reversed(find_personal_data(text)):
-        text = text[: span.start] + span.mask + text[span.end :]
+        text = text[: span.start] + MASKS.get(span.what, NATIONAL_MASK) + text[span.end :]
     return text
 
 

@@ -119,7 +119,7 @@ def _personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
             yield Finding("personal_data", (row.number,), ", ".join(dict.fromkeys(places)))
 
 
-def clean(found: Audit, output: str | Path) -> Cleaned:
+def clean(report: Audit, output: str | Path) -> Cleaned:
     """Write a copy without the flaws that need no judgment, and say what was left out.
 
     Leaves out what the test knows, contradicting answers to one question, answers that are
@@ -128,7 +128,7 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     questions that are only nearly the same or in another order, refusals that say more.
 
     Args:
-        found: from `audit`.
+        report: from `audit`.
         output: the .jsonl file to write; beside it comes a log with the ending .log.jsonl.
 
     Returns:
@@ -138,18 +138,18 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
         KitError: the output is an input, is no .jsonl, or cannot be written.
     """
     output = Path(output).expanduser()
-    log = check_copy(found.file, found.test, output)
-    dropped = _dropped(found)
-    private = {finding.rows[0]: finding.reason for finding in found.of("personal_data")}
+    log = check_copy(report.file, report.test, output)
+    dropped = _dropped(report)
+    private = {finding.rows[0]: finding.reason for finding in report.of("personal_data")}
     masked = {row: reason for row, reason in private.items() if row not in dropped}
     rows = [
         _masked(row) if number in masked else row
-        for number, row in rows_of(found.file, [])
+        for number, row in rows_of(report.file, [])
         if number not in dropped
     ]
     if not rows:
         raise KitError(
-            f"Nothing would be left of {found.file}: every row has a finding. Look at the report "
+            f"Nothing would be left of {report.file}: every row has a finding. Look at the report "
             "before you clean."
         )
     write_jsonl(rows, output)
@@ -158,18 +158,18 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     return cleaned
 
 
-def _dropped(found: Audit) -> dict[int, tuple[str, str]]:
+def _dropped(report: Audit) -> dict[int, tuple[str, str]]:
     """Why each row is left out: its own flaws first, then all but one of what repeats."""
     dropped: dict[int, tuple[str, str]] = {}
-    for finding in found.findings:
+    for finding in report.findings:
         if finding.kind not in REPEATS:
             for row in finding.drop:
                 dropped.setdefault(row, (finding.kind, finding.reason))
-    for finding in found.of("exact_duplicate"):
+    for finding in report.of("exact_duplicate"):
         first = dropped.get(finding.rows[0], (finding.kind, finding.reason))
         for row in finding.drop:  # a copy has all the flaws of the first, named or not
             dropped.setdefault(row, first)
-    for finding in found.of("near_duplicate"):
+    for finding in report.of("near_duplicate"):
         left = [row for row in finding.rows if row not in dropped] if finding.drop else []
         dropped |= dict.fromkeys(left[1:], (finding.kind, finding.reason))
     return dict(sorted(dropped.items()))

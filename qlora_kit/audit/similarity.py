@@ -71,8 +71,8 @@ def split_words(text: str) -> list[str]:
     Args:
         text: in any script.
     """
-    found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [word if word.isalpha() else _one_form(word) for word in found]
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [word if word.isalpha() else _one_form(word) for word in words]
 
 
 @lru_cache(maxsize=100_000)
@@ -98,9 +98,9 @@ def words_of(text: str) -> Words:
     Args:
         text: in any script.
     """
-    found = split_words(text)
-    numbers = tuple(sorted(word for word in found if word[0].isdigit()))
-    order = tuple(word for word in found if word not in COURTESIES) or tuple(found)
+    words = split_words(text)
+    numbers = tuple(sorted(word for word in words if word[0].isdigit()))
+    order = tuple(word for word in words if word not in COURTESIES) or tuple(words)
     return Words(frozenset(order), numbers, order)
 
 

@@ -13,7 +13,8 @@ from .packing import SHARING_PAYS, Pack, block_mask, pack, share_beginning
 
 Batch = dict[str, torch.Tensor]
 Row = TypeVar("Row", Example, Pack)
-_SHARED_TOKENS = 512  # in a row that holds a micro-batch; attention sees all of it
+# In a row that holds a micro-batch; attention sees all of it. Chosen by hand.
+_SHARED_TOKENS = 512
 
 
 class MicroBatchCollator:

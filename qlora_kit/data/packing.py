@@ -11,7 +11,8 @@ from .chat import IGNORED, Example
 if TYPE_CHECKING:
     import torch
 
-SHARING_PAYS = 0.9  # share of the tokens below which more attention costs less than it saves
+# Share of the tokens below which more attention costs less than it saves. Chosen by hand.
+SHARING_PAYS = 0.9
 
 
 @dataclass(frozen=True)
