@@ -72,11 +72,11 @@ def _near(data: QuestionSet, originals: set[int], conflicts: _Conflicts) -> Iter
     rows = data.train
     spelled: list[tuple[int, int]] = []
     moved: list[tuple[int, int]] = []
-    for pair in data.pairs(NEAR):
-        if originals.issuperset(pair.key) and pair.key not in conflicts:
-            same = same_system(rows[pair.one].system, rows[pair.two].system)
-            if same and data.same_answer(pair.one, pair.two):
-                (moved if pair.moved else spelled).append(pair.key)
+    for one, two, relation in data.pairs(NEAR):
+        if originals.issuperset((one, two)) and (one, two) not in conflicts:
+            same = same_system(rows[one].system, rows[two].system)
+            if same and data.same_answer(one, two):
+                (moved if relation == "moved" else spelled).append((one, two))
     against: dict[int, set[int]] = defaultdict(set)
     for one, two in conflicts:
         against[two].add(one)
@@ -103,19 +103,17 @@ def _conflicts(data: QuestionSet, originals: set[int]) -> _Conflicts:
     def parsed(index: int) -> ParsedAnswer:
         return ParsedAnswer(data.train[index].answer)
 
-    compared = set(originals)
+    compared = {index for index in originals if data.train[index].answer.strip()}
     for question in data.questions:
         group = [index for index in question.train if index in originals]
         if _is_instruction(map(parsed, group), data.idf):
             compared.difference_update(group)
     conflicts: _Conflicts = {}
-    for pair in data.pairs(SURE):
-        one, two = data.train[pair.one], data.train[pair.two]
-        answered = one.answer.strip() and two.answer.strip()
-        if answered and compared.issuperset(pair.key) and one.system == two.system:
-            reason = conflict(parsed(pair.one), parsed(pair.two), data.idf)
+    for one, two, relation in data.pairs(SURE):
+        if compared.issuperset((one, two)) and data.train[one].system == data.train[two].system:
+            reason = conflict(parsed(one), parsed(two), data.idf)
             if reason:
-                conflicts[pair.key] = _Conflict(pair.same, reason)
+                conflicts[one, two] = _Conflict(relation == "same", reason)
     return conflicts
 
 
