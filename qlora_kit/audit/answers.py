@@ -4,12 +4,14 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from statistics import median_high
 
 from .findings import Finding, Row
 from .similarity import split_words
 
-_NOTHING = {"", "n a", "na", "none", "null", "nan", "nil", "tbd", "todo", "placeholder", "blank",
-            "no answer", "answer", "undefined", "empty"}  # fmt: skip
+_NOTHING = re.compile(
+    "(?:n a|na|none|null|nan|nil|tbd|todo|placeholder|blank|no answer|answer|undefined|empty)?"
+)
 _BOILERPLATE = re.compile(
     r"\bas an? (?:ai\b|artificial intelligence|(?:large )?language model|(?:ai )?chatbot)"
     r"|\bi(?: am|'m) (?:just |only )?an? (?:ai\b|artificial intelligence|large language model)"
@@ -40,6 +42,7 @@ _EMPTY_HELP = re.compile(
     r"inappropriate|i (?:cannot|can'?t|won'?t))\b",
     re.I,
 )
+# Chosen by hand; tests/audit/test_answers.py and test_pipeline.py hold what they do.
 _PLACEHOLDER = 60  # characters, marks around it included
 _MORE = 3  # words after a refusal that name something else
 _ENDS = re.compile(r"[.!?…。！？؟।)\]}>\"'”’»`*_~|][^\w,:;(\[{-]*$")  # noqa: RUF001 (full-width marks)
@@ -49,6 +52,7 @@ _OPEN_END = re.compile(
     re.I,
 )
 _TAIL = 100  # characters in which an answer ends
+_FEW = 20  # answers from which a set has habits
 _HABIT = 0.9  # share of the answers that end in one way for that to be the set's habit
 _UNSAID = re.compile(r"[\W_]+")
 _LONG = 5  # words; shorter answers are often labels or names and end without a mark
@@ -75,81 +79,90 @@ def answer_findings(rows: Sequence[Row]) -> Iterator[Finding]:
         rows: of the whole set; its habits decide what is unusual.
     """
     labels = is_label_set(rows)
-    rest = []
+    rest: list[Row] = []
     for row in rows:
-        empty = _empty(row.answer, labels)
-        if empty:
-            yield Finding("empty_answer", (row.number,), empty, (row.number,))
+        flaw = _empty(row, labels) or _boilerplate(row)
+        if flaw:
+            yield flaw
         else:
             rest.append(row)
-    kept = []
-    for row in rest:
-        found = [phrase for phrase in map(_boilerplate, row.answers) if phrase]
-        if found:
-            sure = [phrase for phrase, more in found if not more]
-            reason = f"the answer says {(sure or [found[0][0]])[0]!r}"
-            reason += "" if sure else ", and then more: look whether that helps"
-            drop = (row.number,) if sure else ()
-            yield Finding("boilerplate_answer", (row.number,), reason, drop)
-        else:
-            kept.append(row)
     if not labels:
-        yield from _truncated(kept)
-        yield from _repeated(kept)
+        yield from _truncated(rest)
+        yield from _repeated(rest)
 
 
-def _boilerplate(answer: str) -> tuple[str, bool] | None:
-    """The phrase that nobody needs, and whether a refusal then names what helps."""
-    answer = answer.replace("\u2019", "'")
+def _boilerplate(row: Row) -> Finding | None:
+    phrases = [_phrase(answer.replace("\u2019", "'")) for answer in row.answers]
+    idle = [phrase for phrase, helps in phrases if phrase and not helps]
+    if idle:
+        return Finding(
+            "boilerplate_answer", (row.number,), f"the answer says {idle[0]!r}", (row.number,)
+        )
+    for phrase, _ in phrases:
+        if phrase:
+            reason = f"the answer says {phrase!r}, and then more: look whether that helps"
+            return Finding("boilerplate_answer", (row.number,), reason)
+    return None
+
+
+def _phrase(answer: str) -> tuple[str, bool]:
+    """The phrase that nobody needs, or "", and whether a refusal then names what helps."""
     match = _BOILERPLATE.search(answer)
     if not match:
-        return None
+        return "", False
     rest = answer[match.end() :]
-    phrase = " ".join(match[0].split())
-    told = _REFUSAL.match(match[0]) and not _BOILERPLATE.search(rest)
-    words = re.split(r"[.!?;:]\s|\bbut\b|,\s", rest, maxsplit=1)
-    more = bool(told and len(words) == 2 and len(split_words(words[1])) >= _MORE)
-    return phrase, more and not _EMPTY_HELP.search(words[1])
+    refusal = _REFUSAL.match(match[0]) and not _BOILERPLATE.search(rest)
+    _, *more = re.split(r"[.!?;:]\s|\bbut\b|,\s", rest, maxsplit=1)
+    helps = refusal and more and len(split_words(more[0])) >= _MORE
+    return " ".join(match[0].split()), bool(helps and not _EMPTY_HELP.search(more[0]))
 
 
-def _empty(answer: str, labels: bool) -> str:
-    if not answer.strip():
-        return "there is no answer"
-    if all(not mark.isalnum() and ord(mark) < 0x2190 for mark in answer):  # arrows, emoji may say
-        return "" if labels else f"the answer is only {answer.strip()[:20]!r}"
-    short = len(answer.strip()) <= _PLACEHOLDER and not labels
-    if short and " ".join(split_words(answer)) in _NOTHING:
-        return f"the answer is a placeholder, {answer.strip()[:20]!r}"
-    return ""
+def _empty(row: Row, labels: bool) -> Finding | None:
+    answer = row.answer.strip()
+    reason = ""
+    if not answer:
+        reason = "there is no answer"
+    elif labels:  # a sign, or "none", may be a label
+        return None
+    elif all(not mark.isalnum() and ord(mark) < 0x2190 for mark in answer):  # emoji may say
+        reason = f"the answer is only {answer[:20]!r}"
+    elif len(answer) <= _PLACEHOLDER and _NOTHING.fullmatch(" ".join(split_words(answer))):
+        reason = f"the answer is a placeholder, {answer[:20]!r}"
+    return Finding("empty_answer", (row.number,), reason, (row.number,)) if reason else None
 
 
 def _truncated(rows: Sequence[Row]) -> Iterator[Finding]:
     """Answers that stop against the set's habit, or on a word that nobody ends with."""
-    long = [(row, text) for row in rows for text in row.answers
-            if len(text.split()) >= _LONG or text.count("```") % 2]  # fmt: skip
+    texts = [(row, text) for row in rows for text in row.answers]
+    long = [each for each in texts if len(each[1].split()) >= _LONG or _is_code_open(each[1])]
     ended = sum(_is_ended(text) for _, text in long)
-    habit = len(long) >= 20 and ended >= _HABIT * len(long)
+    habit = ended / len(long) if len(long) >= _FEW and ended >= _HABIT * len(long) else 0.0
     marker = _closing_marker([text for row, text in long if text == row.answer])
-    told: set[int] = set()
+    findings: dict[int, Finding] = {}
     for row, text in long:
-        answer = text.rstrip()
-        last = answer.split()[-1] if answer else ""
-        final = marker and text == row.answer  # the turns before need no closing line
-        if row.number in told:
-            continue
-        if final and not _last_line(answer).startswith(marker):
-            reason = f"it lacks the last line with {marker!r} that nearly all others have"
-        elif not marker and habit and not _is_ended(answer) and not _is_mark(answer):
-            share = f"{ended / len(long):.0%}"
-            reason = f"it stops at {last[-20:]!r}; {share} of the set's answers end with a mark"
-        elif answer.count("```") % 2:
-            reason = "a code block is opened and not closed"
-        elif _OPEN_END.search(answer, _tail(answer)):
-            reason = f"it stops at {last[-20:]!r}, in the middle of a sentence"
-        else:
-            continue
-        told.add(row.number)
-        yield Finding("truncated_answer", (row.number,), reason, (row.number,))
+        final = text == row.answer  # the turns before need no closing line
+        reason = _cut_off(text.rstrip(), habit, marker, final)
+        if reason and row.number not in findings:
+            findings[row.number] = Finding("truncated_answer", (row.number,), reason, (row.number,))
+    yield from findings.values()
+
+
+def _cut_off(answer: str, habit: float, marker: str, final: bool) -> str:
+    """Why an answer seems to be cut off, or ""."""
+    last = answer.split()[-1][-20:] if answer else ""
+    if marker and final and not _last_line(answer).startswith(marker):
+        return f"it lacks the last line with {marker!r} that nearly all others have"
+    if habit and not marker and not _is_ended(answer) and not _is_mark(answer):
+        return f"it stops at {last!r}; {habit:.0%} of the set's answers end with a mark"
+    if _is_code_open(answer):
+        return "a code block is opened and not closed"
+    if _OPEN_END.search(answer, _tail(answer)):
+        return f"it stops at {last!r}, in the middle of a sentence"
+    return ""
+
+
+def _is_code_open(text: str) -> bool:
+    return text.count("```") % 2 == 1
 
 
 def _is_ended(text: str) -> bool:
@@ -179,7 +192,7 @@ def _closing_marker(answers: Sequence[str]) -> str:
     )
     word, count = begins.most_common(1)[0] if begins else ("", 0)
     sign = bool(word) and not any(character.isalnum() for character in word)
-    usual = len(answers) >= 20 and count >= _HABIT * len(answers)
+    usual = len(answers) >= _FEW and count >= _HABIT * len(answers)
     return word if usual and (sign or word.endswith(":")) and word not in "-*•" else ""
 
 
@@ -195,10 +208,9 @@ def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:
             key = " ".join(split_words(row.answer)) if len(group) > 1 else letters
             same[key].append(row)
     asked = {answer: _questions(group) for answer, group in same.items()}
-    counts = sorted(len(questions) for questions in asked.values())
-    usual = counts[len(counts) // 2] if counts else 0
+    usual = median_high(map(len, asked.values())) if asked else 0
     for answer, questions in asked.items():
-        if answer and len(answer.split()) >= 3 and len(questions) >= max(10, 4 * usual):
+        if len(answer.split()) >= 3 and len(questions) >= max(10, 4 * usual):
             numbers = tuple(sorted(questions.values()))
             reason = f"one answer to {len(questions)} different questions (usual here: {usual})"
             yield Finding("boilerplate_answer", numbers, reason, numbers[1:])
@@ -208,7 +220,4 @@ def _questions(rows: Sequence[Row]) -> dict[str, int]:
     """The different questions of some rows, each with the first row that asks it."""
     if len(rows) == 1:
         return {"": rows[0].number}
-    found: dict[str, int] = {}
-    for row in rows:
-        found.setdefault(" ".join(split_words(row.question)), row.number)
-    return found
+    return {" ".join(split_words(row.question)): row.number for row in reversed(rows)}

@@ -1,6 +1,7 @@
 """What the audit finds, and the rows that it looks at, also those that training would refuse."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ REPEATS = ("exact_duplicate", "near_duplicate")
 _BLANK = "\N{SYMBOL FOR NULL}"  # stands in for an absent answer while a row is read
 
 
+def named_rows(numbers: Sequence[int], most: int) -> str:
+    """Rows for people: "rows 1, 2, 3 and 4 more".
+
+    Args:
+        numbers: of the rows.
+        most: that are named.
+    """
+    shown = ", ".join(map(str, numbers[:most]))
+    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}{more}"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One flaw.
@@ -43,10 +56,6 @@ class Finding:
     reason: str
     drop: tuple[int, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        """The finding as plain data."""
-        return {"kind": self.kind, "rows": list(self.rows), "reason": self.reason}
-
 
 @dataclass(frozen=True)
 class Audit:
@@ -60,8 +69,8 @@ class Audit:
 
     def counts(self) -> dict[str, int]:
         """How many findings there are of each kind that was found, in the report's order."""
-        found = Counter(finding.kind for finding in self.findings)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        counts = Counter(finding.kind for finding in self.findings)
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def of(self, kind: str) -> tuple[Finding, ...]:
         """The findings of one kind.
@@ -74,10 +83,16 @@ class Audit:
     def as_json(self) -> dict[str, Any]:
         """The audit as plain data."""
         return {
-            "file": str(self.file), "rows": self.rows,
-            "test": str(self.test) if self.test else None, "test_rows": self.test_rows,
-            "counts": self.counts(), "findings": [each.as_json() for each in self.findings],
-        }  # fmt: skip
+            "file": str(self.file),
+            "rows": self.rows,
+            "test": str(self.test) if self.test else None,
+            "test_rows": self.test_rows,
+            "counts": self.counts(),
+            "findings": [
+                {"kind": each.kind, "rows": list(each.rows), "reason": each.reason}
+                for each in self.findings
+            ],
+        }
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from .answers import is_label_set
@@ -10,6 +11,8 @@ from .findings import Finding, Row
 
 LABEL_FIELDS = ("label", "intent", "topic", "category", "class")
 GROUP_FIELDS = ("group", "source", "author", "writer", "channel", "region", "country", "gender")
+# Chosen by hand, but for what a line says; tests/audit/test_label_skew.py holds what they do.
+_MOST = 0.5  # share of the rows that have a field which is looked at
 _TIED = 1.5  # times what independence expects, from which a group's label is reported ...
 _RESIDUAL = 3.0  # ... when it is so many standard deviations more (Haberman 1973)
 _UNEVEN = 4.0  # times the rarest label, from which the most frequent one is reported
@@ -21,24 +24,15 @@ def label_findings(rows: Sequence[Row]) -> Iterator[Finding]:
     Args:
         rows: of the whole set.
     """
-    yield from _imbalance(rows)
-    yield from _skew(rows)
-
-
-def _imbalance(rows: Sequence[Row]) -> Iterator[Finding]:
-    found = False
-    for field in LABEL_FIELDS:
-        labels = _values(rows, field)
-        if len(labels) >= 0.5 * len(rows):
-            found = True
-            yield from _uneven(repr(field), labels)
-    if not found and is_label_set(rows):
+    columns = {repr(field): _values(rows, field) for field in LABEL_FIELDS}
+    labels = {name: each for name, each in columns.items() if len(each) >= _MOST * len(rows)}
+    if not labels and is_label_set(rows):
         answers = {row.number: " ".join(row.answer.split()) for row in rows}
-        yield from _uneven("the answer", {key: value for key, value in answers.items() if value})
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int | bool) and value != ""
+        labels["the answer"] = {number: answer for number, answer in answers.items() if answer}
+    for name, column in labels.items():
+        yield from _uneven(name, column)
+    if labels:
+        yield from _skew(rows, next(iter(labels.values())))
 
 
 def _uneven(name: str, labels: dict[int, Any]) -> Iterator[Finding]:
@@ -56,7 +50,9 @@ def _uneven(name: str, labels: dict[int, Any]) -> Iterator[Finding]:
     }
     if top < _UNEVEN * least or not rare:
         return
-    shown = ", ".join(f"{label} {count}" for label, count in sorted(rare.items(), key=_second)[:5])
+    shown = ", ".join(
+        f"{label} {count}" for label, count in sorted(rare.items(), key=itemgetter(1))[:5]
+    )
     more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
     reason = (
         f"{name}: {len(rare)} of {kinds} values have under half of an even share ({even:,.0f} "
@@ -65,16 +61,12 @@ def _uneven(name: str, labels: dict[int, Any]) -> Iterator[Finding]:
     yield Finding("imbalance", tuple(n for n, label in labels.items() if label in rare), reason)
 
 
-def _skew(rows: Sequence[Row]) -> Iterator[Finding]:
+def _skew(rows: Sequence[Row], labels: dict[int, Any]) -> Iterator[Finding]:
     """A label that goes with who writes: the model would learn the writer, not the matter."""
-    labels = next(
-        (found for field in LABEL_FIELDS if len(found := _values(rows, field)) >= 0.5 * len(rows)),
-        {row.number: row.answer.strip() for row in rows} if is_label_set(rows) else {},
-    )
     for field in GROUP_FIELDS:
         groups = _values(rows, field)
         cells = {n: (groups[n], label) for n, label in labels.items() if n in groups}
-        if len(cells) < 0.5 * len(rows) or not 2 <= len(set(groups.values())) <= len(cells) / 5:
+        if len(cells) < _MOST * len(rows) or not 2 <= len(set(groups.values())) <= len(cells) / 5:
             continue
         by_group = Counter(group for group, _ in cells.values())
         by_label = Counter(label for _, label in cells.values())
@@ -92,8 +84,5 @@ def _skew(rows: Sequence[Row]) -> Iterator[Finding]:
 
 
 def _values(rows: Sequence[Row], field: str) -> dict[int, Any]:
-    return {row.number: row.raw[field] for row in rows if _is_label(row.raw.get(field))}
-
-
-def _second(pair: tuple[Any, int]) -> int:
-    return pair[1]
+    values = {row.number: row.raw.get(field) for row in rows}
+    return {n: each for n, each in values.items() if isinstance(each, str | int) and each != ""}

@@ -14,8 +14,9 @@ from .findings import Finding, Row, read_rows, row_of
 from .questions import QuestionSet
 from .similarity import words_of
 
+# Chosen by hand: the planted leaks of tests/audit/conftest.py are the same from 3 to 6.
 GENERIC = 4  # so many different answers make a question an instruction, no question of its own
-_TURN = 4  # words from which a turn of a longer conversation says what it is about
+_TURN = 4  # words from which a turn of a longer conversation says what it is about; by hand
 
 Leaks = dict[int, dict[int, str]]  # test row, training rows that know it, and how
 

@@ -2,12 +2,18 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from .similarity import Idf, Words
 
+# Chosen by hand, but for what a line says; tests/audit/test_minhash.py holds the recall. With FLOOR
+# from 0.2 to 0.4 the planted duplicates of tests/audit/conftest.py are the same.
 PERMUTATIONS = 64  # an estimate good to about 0.06; the exact comparison decides
 TREES = 8  # eight prefixes of up to eight hashes: a pair of Jaccard 0.5 is found 19 times in 20
+_NUMBER = 12  # hashes of a number: it weighs as much as a word of eleven letters
 NEIGHBORS = 12  # looked at for each text: bounds the work on sets made from templates
 FLOOR = 0.3  # estimated likeness below which a neighbor is not looked at
 COMMON = 0.05  # words in more than this share of the texts enter the hashes only whole
@@ -29,12 +35,10 @@ def neighbors(texts: Sequence[Words], idf: Idf) -> Iterator[tuple[int, int]]:
     """
     if len(texts) < 2:
         return
-    import numpy as np
-
     values = _signatures(texts, idf)
-    found = [_alike(values, pairs) for pairs in _beside(values)]
-    keys, first = np.unique(np.concatenate([keys for keys, _ in found]), return_index=True)
-    common = np.concatenate([common for _, common in found])[first]
+    alike = [_alike(values, pairs) for pairs in _beside(values)]
+    keys, first = np.unique(np.concatenate([keys for keys, _ in alike]), return_index=True)
+    common = np.concatenate([common for _, common in alike])[first]
     one, two = np.divmod(keys, len(texts))
     near = _nearest(np.concatenate([one, two]), np.tile(common, 2)).reshape(2, -1).any(axis=0)
     yield from zip(one[near].tolist(), two[near].tolist(), strict=True)
@@ -42,18 +46,18 @@ def neighbors(texts: Sequence[Words], idf: Idf) -> Iterator[tuple[int, int]]:
 
 def _signatures(texts: Sequence[Words], idf: Idf) -> Any:
     """(texts, PERMUTATIONS) hashes: two texts share each with their Jaccard likeness as chance."""
-    import numpy as np
     from datasketch import MinHash
 
-    pieces = _Pieces(idf)
+    @cache
+    def hashes(word: str) -> list[int]:
+        return [zlib.crc32(piece.encode()) for piece in _pieces(word, idf)]
+
     hashed = MinHash.generator(
-        (pieces.of(text) for text in texts), num_perm=PERMUTATIONS, hashfunc=_same
+        ([value for word in text.all for value in hashes(word)] or [0] for text in texts),
+        num_perm=PERMUTATIONS,
+        hashfunc=int,  # they are hashes already
     )
     return np.stack([signature.hashvalues.astype(np.uint32) for signature in hashed])
-
-
-def _same(value: int) -> int:
-    return value
 
 
 def _beside(values: Any) -> Iterator[Any]:
@@ -61,8 +65,6 @@ def _beside(values: Any) -> Iterator[Any]:
 
     Rows that share a long prefix are neighbors in the sorted order.
     """
-    import numpy as np
-
     for tree in np.split(values, TREES, axis=1):
         order = np.lexsort(tree.T[::-1])
         begin = tree[order, 0]
@@ -80,35 +82,17 @@ def _alike(values: Any, pairs: Any) -> tuple[Any, Any]:
 
 def _nearest(texts: Any, common: Any) -> Any:
     """Which of all sides of pairs are among their text's most alike ones."""
-    import numpy as np
-
     order = np.lexsort((-common, texts))
     place = np.empty_like(order)
     place[order] = np.arange(len(order)) - np.searchsorted(texts[order], texts[order])
     return place < NEIGHBORS
 
 
-class _Pieces:
+def _pieces(word: str, idf: Idf) -> list[str]:
     """What is hashed: words, and the letter triples of words that say something."""
-
-    def __init__(self, idf: Idf) -> None:
-        self._weights = idf
-        self._cache: dict[str, tuple[int, ...]] = {}
-
-    def of(self, text: Words) -> list[int]:
-        return [piece for word in text.all for piece in self._of(word)] or [0]
-
-    def _of(self, word: str) -> tuple[int, ...]:
-        found = self._cache.get(word)
-        if found is None:
-            found = tuple(zlib.crc32(piece.encode()) for piece in self._split(word))
-            self._cache[word] = found
-        return found
-
-    def _split(self, word: str) -> list[str]:
-        if word[0].isdigit():  # a number tells questions of one template apart
-            return [f"{word}#{copy}" for copy in range(12)]
-        if self._weights.counts[word] > COMMON * self._weights.total:
-            return [word]
-        padded = f" {word} "
-        return [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]
+    if word[0].isdigit():  # a number tells questions of one template apart
+        return [f"{word}#{copy}" for copy in range(_NUMBER)]
+    if idf.counts[word] > COMMON * idf.total:
+        return [word]
+    padded = f" {word} "
+    return [word, *(padded[i : i + 3] for i in range(len(padded) - 2))]

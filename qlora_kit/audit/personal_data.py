@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
 from ..data import HANGUL, RUN_ON_LETTERS, WORD_SIGNS
 
@@ -117,6 +118,7 @@ _PAYING = (
 _TOPIC = re.compile(
     rf"(?P<thing>{_THING})|(?P<calling>{_CALLING})|(?P<paying>(?<!id ){_PAYING})", re.I
 )
+_CONTEXT = 40  # characters before a number that say what it is; chosen by hand
 _DIGITS = re.compile(r"(?:\d[^\w\n]{0,2}){6}\d|\d{6}")
 _REGIONS = ("GB", "DE", "FR", "IT", "ES", "AU", "IN")  # numbers at home begin with 0 or stand bare
 _CALLED = (*_REGIONS, "CN", "JP", "KR")  # where words say that it is a number to call
@@ -135,11 +137,6 @@ class Span:
     end: int
     what: str
 
-    @property
-    def mask(self) -> str:
-        """What to put in its place."""
-        return MASKS.get(self.what, NATIONAL_MASK)
-
 
 def find_personal_data(text: str) -> list[Span]:
     """The personal data in a text, in order, without overlaps.
@@ -147,7 +144,7 @@ def find_personal_data(text: str) -> list[Span]:
     Args:
         text: in any language.
     """
-    found: list[Span] = []
+    spans: list[Span] = []
     finders: list[Callable[[str], Iterator[Span]]] = []
     if "@" in text:
         finders.append(_emails)
@@ -155,9 +152,9 @@ def find_personal_data(text: str) -> list[Span]:
         finders += [_ibans, _cards, _national, _phones]  # the surest first
     for finder in finders:
         for span in finder(text):
-            if all(span.end <= other.start or other.end <= span.start for other in found):
-                found.append(span)
-    return sorted(found, key=lambda span: span.start)
+            if all(span.end <= other.start or other.end <= span.start for other in spans):
+                spans.append(span)
+    return sorted(spans, key=lambda span: span.start)
 
 
 def mask_personal_data(text: str) -> str:
@@ -167,7 +164,7 @@ def mask_personal_data(text: str) -> str:
         text: in any language.
     """
     for span in reversed(find_personal_data(text)):
-        text = text[: span.start] + span.mask + text[span.end :]
+        text = text[: span.start] + MASKS.get(span.what, NATIONAL_MASK) + text[span.end :]
     return text
 
 
@@ -186,37 +183,39 @@ def _searched(
     """
     at = 0
     while match := pattern.search(text, at):
-        taken = length(match)
-        if taken:
-            yield Span(match.start(), match.start() + taken, what)
-        at = match.start() + max(1, taken)
+        size = length(match)
+        if size:
+            yield Span(match.start(), match.start() + size, what)
+        at = match.start() + max(1, size)
 
 
 def _ibans(text: str) -> Iterator[Span]:
+    return _searched(_IBAN, text, _iban_length, "IBAN")
+
+
+def _iban_length(match: re.Match[str]) -> int:
+    """How much of it is an IBAN: words may follow, and each country has one length."""
     from stdnum import iban
 
-    def length(match: re.Match[str]) -> int:
-        # Words in the text may follow: each country has one length, so at most one cut is valid.
-        ends = [i for i in range(len(match[0]), 14, -1) if match[0][i - 1].isalnum()]
-        for end in ends:
-            if not match[0][end:][:1].isalnum() and iban.is_valid(match[0][:end]):
-                return end
-        return 0
-
-    return _searched(_IBAN, text, length, "IBAN")
+    written = f"{match[0]} "
+    for end in range(len(match[0]), 14, -1):
+        cut = written[end - 1].isalnum() and not written[end].isalnum()
+        if cut and iban.is_valid(written[:end]):
+            return end
+    return 0
 
 
 def _cards(text: str) -> Iterator[Span]:
-    def length(match: re.Match[str]) -> int:
-        last = _LAST_GROUP.search(match[0])  # a security code, or the month it is valid to
-        for end in (len(match[0]), *([last.start()] if last else [])):
-            if _is_card(re.sub(r"\D", "", match[0][:end])):
-                # One order number in ten passes the checksum.
-                before = text[max(0, match.start() - 40) : match.start()]
-                return 0 if _topic(before) == "thing" else end
-        return 0
+    return _searched(_CARD, text, _card_length, "card number")
 
-    return _searched(_CARD, text, length, "card number")
+
+def _card_length(match: re.Match[str]) -> int:
+    """How much of it is a card number; of order numbers, one in ten passes the checksum."""
+    last = _LAST_GROUP.search(match[0])  # a security code, or the month it is valid to
+    for end in (len(match[0]), *([last.start()] if last else [])):
+        if _is_card(re.sub(r"\D", "", match[0][:end])):
+            return 0 if _topic(match) == "thing" else end
+    return 0
 
 
 def _is_card(digits: str) -> bool:
@@ -233,13 +232,8 @@ def _national(text: str) -> Iterator[Span]:
         yield Span(match.start(), match.end(), "UK national insurance number")
     for what, form, module, word in _NATIONAL:
         for match in _form(form).finditer(text):
-            before = text[max(0, match.start() - 40) : match.start()]
-            if word:
-                if not re.search(word, before, re.I):
-                    continue
-            elif _topic(before) == "thing":
-                continue
-            if _checksum(module)(match[0]):
+            named = re.search(word, _before(match), re.I) if word else _topic(match) != "thing"
+            if named and _checksum(module)(match[0]):
                 yield Span(match.start(), match.end(), what)
 
 
@@ -250,47 +244,47 @@ def _form(form: str) -> re.Pattern[str]:
 
 @cache
 def _checksum(module: str) -> Callable[[str], bool]:
-    from importlib import import_module
-
     valid: Callable[[str], bool] = import_module(f"stdnum.{module}").is_valid
     return valid
 
 
-def _topic(before: str) -> str:
+def _before(match: re.Match[str]) -> str:
+    return match.string[max(0, match.start() - _CONTEXT) : match.start()]
+
+
+def _topic(match: re.Match[str]) -> str:
     """What the words before a number speak of last: a "thing", "calling", "paying", or ""."""
-    last = ""
-    for match in _TOPIC.finditer(re.split(r"[.!?;]\s|[\u3002\uff01\uff1f]", before)[-1]):
-        last = match.lastgroup or ""
-    return last
+    sentence = re.split(r"[.!?;]\s|[\u3002\uff01\uff1f]", _before(match))[-1]
+    return next((topic.lastgroup or "" for topic in reversed([*_TOPIC.finditer(sentence)])), "")
 
 
 def _phones(text: str) -> Iterator[Span]:
     for match in _PHONE.finditer(text):
-        written = match[0]
-        digits = sum(character.isdigit() for character in written)
-        if not 7 <= digits <= 15 or _DATE.fullmatch(written) or _NO_PHONE.fullmatch(written):
-            continue
-        topic = _topic(text[max(0, match.start() - 40) : match.start()])
-        if _TIME.fullmatch(written) or (written.isdigit() and _UNITS.match(text, match.end())):
-            continue
-        if _is_phone(written, digits, topic):
+        if _is_phone(match):
             yield Span(match.start(), match.end(), "phone number")
 
 
-def _is_phone(written: str, digits: int, topic: str) -> bool:
-    groups = re.findall(r"\d+", written)
+def _is_phone(match: re.Match[str]) -> bool:
+    written = match[0]
+    digits = sum(map(str.isdigit, written))
+    other = any(form.fullmatch(written) for form in (_DATE, _NO_PHONE, _TIME))
+    if other or not 7 <= digits <= 15:
+        return False
+    if written.isdigit() and _UNITS.match(match.string, match.end()):
+        return False
+    topic = _topic(match)
     if topic == "thing" and not written.startswith("+"):
         return False
     if written.startswith(("+", "00")):
         return _parses(re.sub(r"^00", "+", written), None, valid=False)
     if _NANP.fullmatch(written):
         return True
+    groups = [len(group) for group in re.findall(r"\d+", written)]
     if topic == "calling":
-        local = len(groups) == 2 and [len(group) for group in groups] == [3, 4]
-        plain = any(_parses(written, region) for region in ("US", *_CALLED))
-        return local or (digits >= 8 and plain)
+        at_eight = digits >= 8 and any(_parses(written, region) for region in ("US", *_CALLED))
+        return groups == [3, 4] or at_eight
     # At home elsewhere: "020 7946 0958". Without a separator it could be any number.
-    grouped = 2 <= len(groups) <= 5 and min(len(group) for group in groups) >= 2
+    grouped = 2 <= len(groups) <= 5 and min(groups) >= 2
     at_home = written.lstrip("(").startswith("0") and digits >= 9 and not _HOURS.fullmatch(written)
     return grouped and at_home and any(_parses(written, region) for region in _REGIONS)
 

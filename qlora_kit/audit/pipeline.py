@@ -37,12 +37,13 @@ class Cleaned:
 
     def as_json(self) -> dict[str, Any]:
         """The account as plain data."""
-        return {
-            "path": str(self.path), "log": str(self.log), "kept": self.kept,
-            "dropped": [{"row": row, "kind": kind, "reason": reason}
-                        for row, (kind, reason) in self.dropped.items()],
-            "masked": [{"row": row, "reason": reason} for row, reason in self.masked.items()],
-        }  # fmt: skip
+        dropped = [
+            {"row": row, "kind": kind, "reason": reason}
+            for row, (kind, reason) in self.dropped.items()
+        ]
+        masked = [{"row": row, "reason": reason} for row, reason in self.masked.items()]
+        files = {"path": str(self.path), "log": str(self.log)}
+        return files | {"kept": self.kept, "dropped": dropped, "masked": masked}
 
     def changes(self) -> list[dict[str, Any]]:
         """What was done to each row that is not in the copy as it was, in their order."""
@@ -56,10 +57,12 @@ class Cleaned:
 
 
 def audit(
-    data: str | Path, test: str | Path | None = None,
-    prompt_field: str | None = None, completion_field: str | None = None,
+    data: str | Path,
+    test: str | Path | None = None,
+    prompt_field: str | None = None,
+    completion_field: str | None = None,
     never: Sequence[str] = (),
-) -> Audit:  # fmt: skip
+) -> Audit:
     """Look for what makes a fine-tuned model worse, or its score a lie.
 
     Args:
@@ -96,30 +99,27 @@ def _unsafe(rows: Sequence[Row], never: Sequence[str]) -> Iterator[Finding]:
     """Answers with what the house never says, as whole words."""
     phrases = {one: " ".join(split_words(one)) for one in never if one.strip()}
     for row in rows if phrases else ():
-        said = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
-        found = [one for one, words in phrases.items() if f" {words} " in said]
-        if found:
-            reason = f"the answer says {', '.join(map(repr, found))}"
+        answers = "".join(f" {' '.join(split_words(text))} " for text in row.answers)
+        matches = [one for one, words in phrases.items() if f" {words} " in answers]
+        if matches:
+            reason = f"the answer says {', '.join(map(repr, matches))}"
             yield Finding("unsafe_phrase", (row.number,), reason, (row.number,))
 
 
 def _personal_data(rows: Sequence[Row]) -> Iterator[Finding]:
     for row in rows:
-        found = [
-            f"{span.what} in the {where}"
-            for where, text in _parts(row)
+        # All turns but the last answer are in the question.
+        parts = {"system prompt": row.system, "question": row.question, "answer": row.answer}
+        places = [
+            f"{span.what} in the {part}"
+            for part, text in parts.items()
             for span in find_personal_data(text)
         ]
-        if found:
-            yield Finding("personal_data", (row.number,), ", ".join(dict.fromkeys(found)))
+        if places:
+            yield Finding("personal_data", (row.number,), ", ".join(dict.fromkeys(places)))
 
 
-def _parts(row: Row) -> list[tuple[str, str]]:
-    # All turns but the last answer are in the question.
-    return [("system prompt", row.system), ("question", row.question), ("answer", row.answer)]
-
-
-def clean(found: Audit, output: str | Path) -> Cleaned:
+def clean(report: Audit, output: str | Path) -> Cleaned:
     """Write a copy without the flaws that need no judgment, and say what was left out.
 
     Leaves out what the test knows, contradicting answers to one question, answers that are
@@ -128,7 +128,7 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     questions that are only nearly the same or in another order, refusals that say more.
 
     Args:
-        found: from `audit`.
+        report: from `audit`.
         output: the .jsonl file to write; beside it comes a log with the ending .log.jsonl.
 
     Returns:
@@ -138,18 +138,18 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
         KitError: the output is an input, is no .jsonl, or cannot be written.
     """
     output = Path(output).expanduser()
-    log = check_copy(found.file, found.test, output)
-    dropped = _dropped(found)
-    private = {finding.rows[0]: finding.reason for finding in found.of("personal_data")}
+    log = check_copy(report.file, report.test, output)
+    dropped = _dropped(report)
+    private = {finding.rows[0]: finding.reason for finding in report.of("personal_data")}
     masked = {row: reason for row, reason in private.items() if row not in dropped}
     rows = [
         _masked(row) if number in masked else row
-        for number, row in rows_of(found.file, [])
+        for number, row in rows_of(report.file, [])
         if number not in dropped
     ]
     if not rows:
         raise KitError(
-            f"Nothing would be left of {found.file}: every row has a finding. Look at the report "
+            f"Nothing would be left of {report.file}: every row has a finding. Look at the report "
             "before you clean."
         )
     write_jsonl(rows, output)
@@ -158,18 +158,18 @@ def clean(found: Audit, output: str | Path) -> Cleaned:
     return cleaned
 
 
-def _dropped(found: Audit) -> dict[int, tuple[str, str]]:
+def _dropped(report: Audit) -> dict[int, tuple[str, str]]:
     """Why each row is left out: its own flaws first, then all but one of what repeats."""
     dropped: dict[int, tuple[str, str]] = {}
-    for finding in found.findings:
+    for finding in report.findings:
         if finding.kind not in REPEATS:
             for row in finding.drop:
                 dropped.setdefault(row, (finding.kind, finding.reason))
-    for finding in found.of("exact_duplicate"):
+    for finding in report.of("exact_duplicate"):
         first = dropped.get(finding.rows[0], (finding.kind, finding.reason))
         for row in finding.drop:  # a copy has all the flaws of the first, named or not
             dropped.setdefault(row, first)
-    for finding in found.of("near_duplicate"):
+    for finding in report.of("near_duplicate"):
         left = [row for row in finding.rows if row not in dropped] if finding.drop else []
         dropped |= dict.fromkeys(left[1:], (finding.kind, finding.reason))
     return dict(sorted(dropped.items()))

@@ -4,20 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import KitError
+from .findings import KINDS, Audit, named_rows
 
 if TYPE_CHECKING:
-    from .findings import Audit
     from .pipeline import Cleaned
 
 _SHOWN = 5  # findings of each kind in the terminal; --json has all
+_PARTNERS = 4  # rows named in one line
 _ROWS = 40  # dropped rows in the terminal; the log beside the copy has all
 
 
-def save_figure(found: "Audit", path: Path) -> Any:
+def save_figure(report: Audit, path: Path) -> Any:
     """Draw how many rows each kind of finding touches.
 
     Args:
-        found: from `audit.audit`.
+        report: from `audit.audit`.
         path: the .png to write.
 
     Returns:
@@ -27,57 +28,46 @@ def save_figure(found: "Audit", path: Path) -> Any:
         KitError: the file cannot be written.
     """
     from .. import plots
-    from ..plots import png
-    from .findings import KINDS
 
-    rows = {kind: len({row for each in found.of(kind) for row in each.rows}) for kind in KINDS}
-    figure = plots.bars(
-        {kind.replace("_", " "): count for kind, count in rows.items()},
-        f"Audit of {found.file.name}", f"rows with a finding, of {found.rows:,}", digits=0,
-    )  # fmt: skip
+    rows = {kind: len({row for each in report.of(kind) for row in each.rows}) for kind in KINDS}
+    names = {kind.replace("_", " "): count for kind, count in rows.items()}
+    unit = f"rows with a finding, of {report.rows:,}"
+    figure = plots.bars(names, f"Audit of {report.file.name}", unit, digits=0)
     try:
-        path.write_bytes(png(figure))
+        path.write_bytes(plots.png(figure))
     except OSError as problem:
         raise KitError(f"{path} could not be written: {problem.strerror or problem}.") from problem
     return figure
 
 
-def show_audit(found: "Audit", console: Any) -> None:
+def show_audit(report: Audit, console: Any) -> None:
     """Show the findings in the terminal, the first few of each kind.
 
     Args:
-        found: from `audit`.
+        report: from `audit`.
         console: a rich console.
     """
     from rich.table import Table
     from rich.text import Text
 
-    from .findings import KINDS
-
-    beside = f", test: {found.test.name}, {found.test_rows:,} rows" if found.test else ""
-    title = Text(f"{found.file.name}, {found.rows:,} rows{beside}")
-    if not found.findings:
+    beside = f", test: {report.test.name}, {report.test_rows:,} rows" if report.test else ""
+    title = Text(f"{report.file.name}, {report.rows:,} rows{beside}")
+    if not report.findings:
         console.print(Text(f"{title}: nothing found."))
         return
     table = Table(title=title, title_justify="left")
     for name in ("finding", "count", "rows", "a cleaned copy"):
         table.add_column(name, justify="right" if name in ("count", "rows") else "left")
-    for kind, count in found.counts().items():
-        rows = len({row for each in found.of(kind) for row in each.rows})
+    for kind, count in report.counts().items():
+        rows = len({row for each in report.of(kind) for row in each.rows})
         table.add_row(kind.replace("_", " "), f"{count:,}", f"{rows:,}", KINDS[kind])
     console.print(table)
-    for kind, count in found.counts().items():
+    for kind, count in report.counts().items():
         console.print(Text(f"\n{kind.replace('_', ' ')}", style="bold"))
-        for each in found.of(kind)[:_SHOWN]:
-            console.print(Text(f"  {_numbers(each.rows)}: {each.reason}"))
+        for each in report.of(kind)[:_SHOWN]:
+            console.print(Text(f"  {named_rows(each.rows, _PARTNERS)}: {each.reason}"))
         if count > _SHOWN:
             console.print(Text(f"  ... and {count - _SHOWN:,} more; --json has all of them"))
-
-
-def _numbers(rows: tuple[int, ...]) -> str:
-    shown = ", ".join(str(row) for row in rows[:4])
-    more = f" and {len(rows) - 4:,} more" if len(rows) > 4 else ""
-    return f"row{'s' if len(rows) > 1 else ''} {shown}{more}"
 
 
 def show_cleaned(cleaned: "Cleaned", console: Any) -> None:
@@ -89,10 +79,8 @@ def show_cleaned(cleaned: "Cleaned", console: Any) -> None:
     """
     from rich.text import Text
 
-    console.print(Text(
-        f"\n{cleaned.path}: {cleaned.kept:,} rows kept, {len(cleaned.dropped):,} dropped, "
-        f"{len(cleaned.masked):,} masked", style="bold",
-    ))  # fmt: skip
+    changes = f"{len(cleaned.dropped):,} dropped, {len(cleaned.masked):,} masked"
+    console.print(Text(f"\n{cleaned.path}: {cleaned.kept:,} rows kept, {changes}", style="bold"))
     for row, (kind, reason) in list(cleaned.dropped.items())[:_ROWS]:
         console.print(Text(f"  dropped row {row}, {kind.replace('_', ' ')}: {reason}"))
     for row, reason in list(cleaned.masked.items())[:_ROWS]:

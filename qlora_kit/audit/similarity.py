@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from rapidfuzz.distance import OSA
 
@@ -39,9 +40,18 @@ _WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{_ALONE}]|{_LETTERS}(?:['\u2019]{_LETTERS
 _UNSEEN = str.maketrans("", "", "'\u2019\u200c\u200d")
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
 
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a list.
+
+    Args:
+        words: with spaces between them.
+    """
+    return frozenset(words.split())
+
+
 # A question is the same with and without them.
-COURTESIES = {"hi", "hello", "hey", "dear", "please", "pls", "kindly", "thanks", "thank", "thx",
-              "cheers", "regards"}  # fmt: skip
+COURTESIES = word_set("hi hello hey dear please pls kindly thanks thank thx cheers regards")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,8 @@ def split_words(text: str) -> list[str]:
     Args:
         text: in any script.
     """
-    found = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    return [word if word.isalpha() else _one_form(word) for word in found]
+    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return [word if word.isalpha() else _one_form(word) for word in words]
 
 
 @lru_cache(maxsize=100_000)
@@ -88,9 +98,9 @@ def words_of(text: str) -> Words:
     Args:
         text: in any script.
     """
-    found = split_words(text)
-    numbers = tuple(sorted(word for word in found if word[0].isdigit()))
-    order = tuple(word for word in found if word not in COURTESIES) or tuple(found)
+    words = split_words(text)
+    numbers = tuple(sorted(word for word in words if word[0].isdigit()))
+    order = tuple(word for word in words if word not in COURTESIES) or tuple(words)
     return Words(frozenset(order), numbers, order)
 
 
@@ -114,18 +124,14 @@ class Idf:
     """
 
     def __init__(self, texts: Iterable[Words]) -> None:
-        counts: Counter[str] = Counter()
-        total = 0
-        for text in texts:
-            counts.update(text.all)
-            total += 1
-        self.total = total
-        self.counts = counts
-        self._cache = {word: math.log1p(total / count) for word, count in counts.items()}
-        self._unseen = math.log1p(max(total, 1))
+        words = [text.all for text in texts]
+        self.total = len(words)
+        self.counts = Counter(chain.from_iterable(words))
+        self._idf = {word: math.log1p(self.total / count) for word, count in self.counts.items()}
+        self._unseen = math.log1p(max(self.total, 1))
 
     def __getitem__(self, word: str) -> float:
-        return self._cache.get(word, self._unseen)
+        return self._idf.get(word, self._unseen)
 
     def rare(self, word: str) -> bool:
         """Whether hardly any text has this word, as is usual for a typing error.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, console
 
 
 def audit(
@@ -28,19 +28,17 @@ def audit(
         check_output(data, test, figure)
     if clean:
         check_copy(data, test, clean)
-    found = look(data, test, prompt_field, completion_field, never or ())
-    cleaned = write_clean(found, clean) if clean else None
+    report = look(data, test, prompt_field, completion_field, never or ())
+    cleaned = write_clean(report, clean) if clean else None
     if figure:
-        save_figure(found, figure)
+        save_figure(report, figure)
     if as_json:
-        told = found.as_json() | ({"cleaned": cleaned.as_json()} if cleaned else {})
-        print(json.dumps(told, ensure_ascii=False))
+        copy = {"cleaned": cleaned.as_json()} if cleaned else {}
+        print(json.dumps(report.as_json() | copy, ensure_ascii=False))
         return
-    from rich.console import Console
-
-    console = Console()
-    show_audit(found, console)
+    terminal = console()
+    show_audit(report, terminal)
     if cleaned:
-        show_cleaned(cleaned, console)
+        show_cleaned(cleaned, terminal)
     if figure:
-        console.print(f"Figure: {figure}", highlight=False, markup=False)
+        terminal.print(f"Figure: {figure}", highlight=False, markup=False)

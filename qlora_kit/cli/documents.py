@@ -27,8 +27,8 @@ def documents(
     train, test = split_by_document(rows, held_out, seed)
     files = [write_jsonl(train, output / "train.jsonl"), write_jsonl(test, output / "test.jsonl")]
     if as_json:
-        print(json.dumps({"train": str(files[0]), "test": str(files[1]),
-                          "train_rows": len(train), "test_rows": len(test)}))  # fmt: skip
+        counts = {"train_rows": len(train), "test_rows": len(test)}
+        print(json.dumps({"train": str(files[0]), "test": str(files[1])} | counts))
         return
     print(f"{len(train)} conversations in {files[0]}, {len(test)} held out in {files[1]}.")
     print("Their questions are headings. Questions as your customers ask them teach more.")

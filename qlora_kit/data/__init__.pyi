@@ -7,6 +7,7 @@ from .chat import render as render
 from .chat import show as show
 from .collate import MicroBatchCollator as MicroBatchCollator
 from .collate import cut as cut
+from .collate import padded as padded
 from .conversations import Conversation as Conversation
 from .conversations import bundled_data as bundled_data
 from .conversations import checked as checked

@@ -9,6 +9,7 @@ from ..models import Tokenizer
 from .stop_tokens import require_stop, stop_ids
 
 IGNORED = -100  # the label of a token that has no part in the loss
+_CHARACTER = 8  # tokens without a whole character after which its bytes are shown as they are
 Messages = Sequence[dict[str, str]]
 
 
@@ -31,8 +32,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Painted:
-    """An example's pieces of text; learned tells what the loss sees. A notebook paints it."""
+class ColoredTokens:
+    """An example's pieces of text, each with whether the loss sees it; a notebook colors them."""
 
     pieces: tuple[tuple[str, bool], ...]
 
@@ -60,8 +61,8 @@ class Painted:
         return text + "\u00bb" * inside
 
 
-def show(tokenizer: Tokenizer, example: Example) -> Painted:
-    """Paint an example token by token: dark is what the loss sees, light is only read.
+def show(tokenizer: Tokenizer, example: Example) -> ColoredTokens:
+    """Color an example token by token: dark is what the loss sees, light is only read.
 
     Args:
         tokenizer: the one that made the example.
@@ -71,16 +72,15 @@ def show(tokenizer: Tokenizer, example: Example) -> Painted:
         Something that a notebook shows in color, and a terminal between guillemets.
     """
     pieces: list[tuple[str, bool]] = []
-    held: list[int] = []  # bytes of one character may be spread over tokens
-    for token, label in zip(example.input_ids, example.labels, strict=True):
-        held.append(token)
-        text = tokenizer.decode(held)
-        if "\ufffd" not in text or len(held) > 8:
+    tokens: list[int] = []  # bytes of one character may be spread over several
+    last = len(example.labels) - 1
+    for place, label in enumerate(example.labels):
+        tokens.append(example.input_ids[place])
+        text = str(tokenizer.decode(tokens))
+        if "\ufffd" not in text or len(tokens) > _CHARACTER or place == last:
             pieces.append((text, label != IGNORED))
-            held = []
-    if held:
-        pieces.append((tokenizer.decode(held), example.labels[-1] != IGNORED))
-    return Painted(tuple(pieces))
+            tokens = []
+    return ColoredTokens(tuple(pieces))
 
 
 def render(tokenizer: Tokenizer, messages: Messages, answer_next: bool = False) -> str:
@@ -100,11 +100,12 @@ def render(tokenizer: Tokenizer, messages: Messages, answer_next: bool = False) 
             "Use an instruct or chat version of the model."
         )
     try:
-        return tokenizer.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=answer_next
         )
     except Exception as problem:  # a template may raise anything
         raise KitError(f"The chat template refuses this conversation: {problem}") from problem
+    return str(text)
 
 
 def encode(

@@ -340,9 +340,9 @@ def _require_plain(tokenizer: Tokenizer, conversations: Sequence[Conversation], 
     marks = turn_marks(tokenizer)
     forged = []
     for row in conversations:
-        held = [mark for mark in marks if any(mark in m["content"] for m in row.messages)]
-        if held:
-            forged.append(Problem(file, row.row, f"holds {' and '.join(held)}"))
+        inside = [mark for mark in marks if any(mark in m["content"] for m in row.messages)]
+        if inside:
+            forged.append(Problem(file, row.row, f"holds {' and '.join(inside)}"))
     if forged:
         raise DataError(
             f"{len(forged)} of {len(conversations)} rows hold special tokens of this model as "

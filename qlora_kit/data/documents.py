@@ -2,9 +2,14 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+
+import yaml
+from markdown_it import MarkdownIt
 
 from .rows import DataError
 from .text import spaced_words
@@ -62,9 +67,11 @@ def read_documents(folder: str | Path, max_words: int = MAX_WORDS) -> list[Secti
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as problem:
             raise DataError(f"{file} cannot be read as UTF-8 text: {problem}") from problem
-        for heading, body in _parts(_SEPARATORS.sub(" ", text), file):
-            for piece in _pieces(body, max_words):
-                sections.append(Section(name, heading, piece))
+        sections += [
+            Section(name, heading, piece)
+            for heading, body in _parts(_SEPARATORS.sub(" ", text), file)
+            for piece in _pieces(body, max_words)
+        ]
     if not sections:
         raise DataError(f"The documents in {folder} hold no text below their headings.")
     return _told_apart(sections)
@@ -89,14 +96,13 @@ def _readable(document: Path) -> str:
 
 def _without_front_matter(text: str) -> str:
     """What tools write above a page, between lines of ---; a rule above plain words is no such."""
-    import yaml
-
-    found = _FRONT_MATTER.match(text)
+    header = _FRONT_MATTER.match(text)
     try:
-        told = isinstance(yaml.safe_load(found[1]), dict | None) if found else False
+        if header and isinstance(yaml.safe_load(header[1]), dict | None):
+            return text[header.end() :]
     except yaml.YAMLError:
-        told = False
-    return text[found.end() :] if found and told else text
+        pass
+    return text
 
 
 def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -104,55 +110,44 @@ def _parts(text: str, file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     if file.suffix.lower() == ".txt":
         yield (file.stem.replace("_", " ").replace("-", " "),), text.strip()
         return
-    from markdown_it import MarkdownIt
-
     text = _without_front_matter(text)
     lines = text.split("\n")
     tokens = MarkdownIt().parse(text)
-    path: list[tuple[int, str]] = [(0, _readable(Path(file.name)))]
+    path = {0: _readable(Path(file.name))}  # the heading of each depth
     titled = any(token.tag == "h1" and not token.level for token in tokens)
     begin = 0
     for index, token in enumerate(tokens):
         if token.type != "heading_open" or token.level or not token.map:
             continue
-        yield _names(path), "\n".join(lines[begin : token.map[0]]).strip()
-        depth, name = int(token.tag[1]), tokens[index + 1].content
-        path = [part for part in path if titled <= part[0] < depth] + [(depth, name)]
+        yield tuple(path.values()), "\n".join(lines[begin : token.map[0]]).strip()
+        depth = int(token.tag[1])
+        path = {level: name for level, name in path.items() if titled <= level < depth}
+        path[depth] = tokens[index + 1].content
         begin = token.map[1]
-    yield _names(path), "\n".join(lines[begin:]).strip()
-
-
-def _names(path: Sequence[tuple[int, str]]) -> tuple[str, ...]:
-    return tuple(name for _, name in path)
+    yield tuple(path.values()), "\n".join(lines[begin:]).strip()
 
 
 def _pieces(text: str, max_words: int) -> Iterator[str]:
-    held: list[str] = []
+    piece: list[str] = []
     for paragraph in _paragraphs(text):
-        words = sum(len(spaced_words(one)) for one in [*held, paragraph])
-        if held and words > max_words:
-            yield "\n\n".join(held)
-            held = []
-        held.append(paragraph)
-    if held:
-        yield "\n\n".join(held)
+        words = sum(len(spaced_words(one)) for one in [*piece, paragraph])
+        if piece and words > max_words:
+            yield "\n\n".join(piece)
+            piece = []
+        piece.append(paragraph)
+    if piece:
+        yield "\n\n".join(piece)
 
 
 def _paragraphs(text: str) -> Iterator[str]:
     """What stands between blank lines; those inside a fenced block of code part nothing."""
-    from markdown_it import MarkdownIt
-
     fences = [token.map or (0, 0) for token in MarkdownIt().parse(text) if token.type == "fence"]
     code = {line for first, last in fences for line in range(first, last)}
-    held: list[str] = []
-    for number, line in enumerate(text.split("\n")):
-        if line.strip() or number in code:
-            held.append(line)
-        elif held:
-            yield "\n".join(held)
-            held = []
-    if held:
-        yield "\n".join(held)
+    for filled, lines in groupby(
+        enumerate(text.split("\n")), lambda line: bool(line[1].strip()) or line[0] in code
+    ):
+        if filled:
+            yield "\n".join(line for _, line in lines)
 
 
 def to_conversations(
@@ -178,11 +173,11 @@ def to_conversations(
     if "{title}" not in question:
         raise DataError("The question must hold {title}, or every section would answer the same.")
     first = [{"role": "system", "content": system}] if system else []
-    parts: dict[tuple[str, str], int] = {}
+    parts: Counter[tuple[str, str]] = Counter()
     rows: list[dict[str, object]] = []
     for section in sections:
         key = (section.document, section.title)
-        parts[key] = parts.get(key, 0) + 1
+        parts[key] += 1
         asked = question.replace("{title}", section.title)
         if parts[key] > 1:
             asked += f" (part {parts[key]})"
@@ -215,21 +210,18 @@ def split_by_document(
     missing = [number for number, row in enumerate(rows, 1) if field not in row]
     if missing:
         raise DataError(f"Row {missing[0]} has no field {field!r} to split by.")
-    sizes: dict[object, int] = {}
-    for row in rows:
-        sizes[row[field]] = sizes.get(row[field], 0) + 1
+    sizes = Counter(row[field] for row in rows)
     if len(sizes) < 2:
         raise DataError(f"A split needs at least two values of {field!r}; there is {len(sizes)}.")
     names = sorted(sizes, key=str)
     random.Random(seed).shuffle(names)
-    held: set[object] = set()
+    test: set[object] = set()
+    taken, due = 0, share * len(rows)
     for name in names[:-1]:
-        taken = sum(sizes[one] for one in held)
-        if not held or abs(taken + sizes[name] - share * len(rows)) < abs(
-            taken - share * len(rows)
-        ):
-            held.add(name)
+        if not test or abs(taken + sizes[name] - due) < abs(taken - due):
+            test.add(name)
+            taken += sizes[name]
     return (
-        [row for row in rows if row[field] not in held],
-        [row for row in rows if row[field] in held],
+        [row for row in rows if row[field] not in test],
+        [row for row in rows if row[field] in test],
     )

@@ -11,7 +11,8 @@ from .chat import IGNORED, Example
 if TYPE_CHECKING:
     import torch
 
-SHARING_PAYS = 0.9  # share of the tokens below which more attention costs less than it saves
+# Share of the tokens below which more attention costs less than it saves. Chosen by hand.
+SHARING_PAYS = 0.9
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def require_packable(model: Model) -> None:
         KitError: its attention takes no mask of this form, or it has layers without attention.
     """
     config = model.config.get_text_config()
-    attention = getattr(model.config, "_attn_implementation", None)
+    # Without a default: a library that names them otherwise is an error, and no refusal in silence.
+    attention = model.config._attn_implementation
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     whole = kinds == {"full_attention"} and not getattr(config, "sliding_window", None)
     if attention != "sdpa" or not whole:
@@ -166,7 +168,7 @@ def require_packable(model: Model) -> None:
         raise KitError(
             "A model that counts distances (ALiBi) takes no positions; do not pack for it."
         )
-    if getattr(model, "_is_stateful", False):
+    if model._is_stateful:
         raise KitError("A model with a recurrent state sees across examples; do not pack for it.")
 
 

@@ -108,12 +108,11 @@ def _jsonl_rows(
         try:
             row = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as problem:
-            where = (
-                f" at column {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
-            )
+            column = getattr(problem, "colno", None)
+            where = f" at column {column}" if column else ""
             problems.append(Problem(path.name, number, f"not valid JSON{where}: {problem}"))
-            continue
-        yield from _usable(path, number, row, problems)
+        else:
+            yield from _usable(path, number, row, problems)
 
 
 def _json_rows(
@@ -132,28 +131,24 @@ def _json_rows(
 class _Twice(dict[str, Any]):
     """An object that names a field twice, itself or in one of its turns; JSON keeps the last."""
 
-    def __init__(self, field: str):
-        super().__init__()
-        self.field = field
-
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        return _Twice(next(name for name in names if names.count(name) > 1))
-    for value in made.values():
+        return _Twice(field=next(name for name in names if names.count(name) > 1))
+    for value in row.values():
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, _Twice):
                 return inner
-    return made
+    return row
 
 
 def _usable(
     path: Path, number: int, row: Any, problems: list[Problem]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     if isinstance(row, _Twice):
-        reason = f"the field {row.field!r} stands twice, and only one of them could be read"
+        reason = f"the field {row['field']!r} stands twice, and only one of them could be read"
         problems.append(Problem(path.name, number, reason))
     elif isinstance(row, dict):
         yield number, row

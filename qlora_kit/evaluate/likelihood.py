@@ -120,23 +120,21 @@ def _label_scores(model: Model, tokenizer: Tokenizer, examples: Sequence[Example
     Answers to one prompt, or prompts with one beginning, are scored together: it is read once.
     """
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    from ..data import cut
+    from ..data import cut, padded
     from ..engine import logits_where
 
-    def stack(rows: list[dict[str, list[int]]], name: str, filler: int) -> torch.Tensor:
-        lines = [torch.tensor(row[name]) for row in rows]
-        return pad_sequence(lines, batch_first=True, padding_value=filler).to(model.device)
+    def stack(rows: list[Pack], name: str, filler: int) -> torch.Tensor:
+        return padded([getattr(row, name) for row in rows], filler).to(model.device)
 
     packs = _packs(examples) if is_packable(model) else share_prompts(examples, 0)
     packs.sort(key=lambda row: len(row.input_ids), reverse=True)
     sums = torch.zeros(len(examples), device=model.device)
     with torch.inference_mode():
-        for rows in cut([vars(row) for row in packs], _SCORING_TOKENS):
+        for rows in cut(packs, _SCORING_TOKENS):
             segments = stack(rows, "segments", 0)
             inputs = {"input_ids": stack(rows, "input_ids", tokenizer.pad_token_id)}
-            if any(len({*row["segments"]} - {0}) > 1 for row in rows):
+            if any(len({*row.segments} - {0}) > 1 for row in rows):
                 inputs["attention_mask"] = block_mask(segments, shared=0)
                 inputs["position_ids"] = stack(rows, "position_ids", 0)
             targets = stack(rows, "labels", IGNORED)[:, 1:]

@@ -78,12 +78,14 @@ def mistype(text, dice, count=1):
         if not places:
             return text
         at = dice.choice(places)
-        text = dice.choice([
-            text[:at] + text[at + 1] + text[at] + text[at + 2 :],
-            text[:at] + text[at + 1 :],
-            text[:at] + text[at] + text[at:],
-            text[:at] + dice.choice(string.ascii_lowercase) + text[at + 1 :],
-        ])  # fmt: skip
+        text = dice.choice(
+            [
+                text[:at] + text[at + 1] + text[at] + text[at + 2 :],
+                text[:at] + text[at + 1 :],
+                text[:at] + text[at] + text[at:],
+                text[:at] + dice.choice(string.ascii_lowercase) + text[at + 1 :],
+            ]
+        )
     return text
 
 
@@ -137,8 +139,9 @@ def luhn(digits):
 def card(dice):
     prefix, length = dice.choice([("4", 16), ("51", 16), ("55", 16), ("37", 15), ("6011", 16)])
     number = luhn(prefix + "".join(dice.choices(string.digits, k=length - len(prefix) - 1)))
-    return dice.choice([number, " ".join(re.findall("....", number) or [number])
-                        if length == 16 else number])  # fmt: skip
+    return dice.choice(
+        [number, " ".join(re.findall("....", number) or [number]) if length == 16 else number]
+    )
 
 
 def iban(dice):
@@ -224,6 +227,8 @@ def score(found, planted, clean_rows=()):
 
 
 def talk(*said, system=""):
-    turns = [{"role": "user" if n % 2 == 0 else "assistant", "content": text}
-             for n, text in enumerate(said)]  # fmt: skip
+    turns = [
+        {"role": "user" if n % 2 == 0 else "assistant", "content": text}
+        for n, text in enumerate(said)
+    ]
     return {"messages": [{"role": "system", "content": system}] * bool(system) + turns}

@@ -96,8 +96,10 @@ def test_an_instruction_with_many_answers_is_no_contradiction(tmp_path):
 
 
 def test_another_context_makes_another_question(tmp_path):
-    contexts = ["The blue lamp weighs 5 kg and costs 20 euros.",
-                "The desk of oak weighs 40 kg and costs 300 euros."]  # fmt: skip
+    contexts = [
+        "The blue lamp weighs 5 kg and costs 20 euros.",
+        "The desk of oak weighs 40 kg and costs 300 euros.",
+    ]
     rows = [talk("Does the text name a weight?", "Yes, it does.", system=c) for c in contexts]
     rows.append(talk("Does the text name a  Weight", "Yes, it does.", system=contexts[0] + " "))
     data = write(tmp_path / "a.jsonl", rows[1:])

@@ -4,8 +4,10 @@ from qlora_kit.audit import audit
 from qlora_kit.data import bundled_data, read
 from tests.audit.planting import pair, talk, write
 
-COWS = ("A farmer has {} cows, 20 sheep, 15 goats and 40 hens on the large farm beside the river; "
-        "how many animals does the farmer have in all if 5 goats are sold?")  # fmt: skip
+COWS = (
+    "A farmer has {} cows, 20 sheep, 15 goats and 40 hens on the large farm beside the river; "
+    "how many animals does the farmer have in all if 5 goats are sold?"
+)
 
 
 DIFFERENT = [
@@ -44,10 +46,12 @@ def test_questions_of_the_same_words_may_be_different_ones(tmp_path, one, two):
 
 def test_other_orders_and_near_questions_are_told_and_kept(tmp_path):
     base = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:400:4]]
-    rows = [pair("After a power cut, does the cabinet remember its times?", "It does, 1 day."),
-            pair("Does the cabinet remember its times after a power cut?", "It does, 1 day."),
-            pair("How long does the warranty of the cabinet last?", "For 2 years."),
-            pair("How long does the warranty of the cabinet alst?", "For 5 years.")]  # fmt: skip
+    rows = [
+        pair("After a power cut, does the cabinet remember its times?", "It does, 1 day."),
+        pair("Does the cabinet remember its times after a power cut?", "It does, 1 day."),
+        pair("How long does the warranty of the cabinet last?", "For 2 years."),
+        pair("How long does the warranty of the cabinet alst?", "For 5 years."),
+    ]
     found = audit(write(tmp_path / "a.jsonl", rows + base)).findings
     told = [(each.kind, each.rows, each.drop) for each in found if "length" not in each.kind]
     assert told == [("near_duplicate", (1, 2), ()), ("contradiction", (3, 4), ())]
@@ -57,15 +61,24 @@ def test_every_turn_of_a_talk_is_looked_at(tmp_path):
     ask, tell = "How long does the warranty of the cabinet last?", "It lasts for 2 years."
     last = ("And the lamp of it?", "That one has 1 year.")
     base = [talk(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))[:100]]
-    rows = [talk("Help me.", "I'm sorry, but I can't help with that request.", *last),
-            talk("Is it out?", "Open the hatch at the top, and", *last),
-            talk("May I return it?", "No refunds, I fear.", *last),
-            talk("Hello!", "Hello, how are you?", ask, tell, *last)]  # fmt: skip
-    found = audit(write(tmp_path / "a.jsonl", rows + base),
-                  write(tmp_path / "t.jsonl", [talk(ask, tell)]), never=["no refunds"])  # fmt: skip
+    rows = [
+        talk("Help me.", "I'm sorry, but I can't help with that request.", *last),
+        talk("Is it out?", "Open the hatch at the top, and", *last),
+        talk("May I return it?", "No refunds, I fear.", *last),
+        talk("Hello!", "Hello, how are you?", ask, tell, *last),
+    ]
+    found = audit(
+        write(tmp_path / "a.jsonl", rows + base),
+        write(tmp_path / "t.jsonl", [talk(ask, tell)]),
+        never=["no refunds"],
+    )
     told = {(each.kind, each.rows) for each in found.findings}
-    assert {("boilerplate_answer", (1,)), ("truncated_answer", (2,)), ("unsafe_phrase", (3,)),
-            ("test_leak", (4,))} <= told  # fmt: skip
+    assert {
+        ("boilerplate_answer", (1,)),
+        ("truncated_answer", (2,)),
+        ("unsafe_phrase", (3,)),
+        ("test_leak", (4,)),
+    } <= told
     held_out = write(tmp_path / "t.jsonl", [talk("Hi there!", "Hello.", ask, tell)])
     assert audit(write(tmp_path / "b.jsonl", [talk(ask, tell), *base]), held_out).of("test_leak")
 

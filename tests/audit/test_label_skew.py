@@ -7,8 +7,10 @@ from tests.audit.planting import lines, pair, write
 
 def test_one_answer_to_everything_and_uneven_labels(tmp_path):
     dice = random.Random(1)
-    rows = [pair(r.question, r.answer, intent="care" if n % 12 else "billing")
-            for n, r in enumerate(read(bundled_data("support/train.jsonl")))]  # fmt: skip
+    rows = [
+        pair(r.question, r.answer, intent="care" if n % 12 else "billing")
+        for n, r in enumerate(read(bundled_data("support/train.jsonl")))
+    ]
     for row in dice.sample(rows, 60):
         row["completion"] = "Please see the manual for all details."
     found = audit(write(tmp_path / "a.jsonl", rows))

@@ -12,8 +12,10 @@ def test_a_test_alone_is_told_what_the_audit_of_both_finds(tmp_path):
     dice = random.Random(5)
     rows = [pair(r.question, r.answer) for r in read(bundled_data("support/train.jsonl"))]
     held_out = [pair(r.question, r.answer) for r in read(bundled_data("support/test.jsonl"))]
-    known = [row if place % 2 else pair(reword(row["prompt"], dice), row["completion"])
-             for place, row in enumerate(dice.sample(rows, 60))]  # fmt: skip
+    known = [
+        row if place % 2 else pair(reword(row["prompt"], dice), row["completion"])
+        for place, row in enumerate(dice.sample(rows, 60))
+    ]
     data = write(tmp_path / "a.jsonl", rows)
     test = write(tmp_path / "t.jsonl", held_out + known)
     leaks = leaked(read_rows(test), read_rows(data))

@@ -31,8 +31,10 @@ def test_neighbors_are_the_pairs_that_a_look_at_all_of_them_finds():
 def test_a_crowd_of_like_texts_has_bounded_work_and_keeps_the_nearest():
     dice = random.Random(4)
     frame = [f"frame{place}" for place in range(10)]
-    texts = [words_of(" ".join([*frame, *(f"w{dice.randrange(10**6)}" for _ in range(4))]))
-             for _ in range(400)]  # fmt: skip
+    texts = [
+        words_of(" ".join([*frame, *(f"w{dice.randrange(10**6)}" for _ in range(4))]))
+        for _ in range(400)
+    ]
     texts += [words_of(f"{' '.join(text.order)} indeed") for text in texts[:50]]
     found = set(neighbors(texts, Idf(texts)))
     assert len(found) <= 12 * len(texts)

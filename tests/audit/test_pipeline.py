@@ -85,9 +85,15 @@ def rows_to_clean():
     private = pair(
         "May I write you?", "Yes, to maria.lopez@posteo.de at any time.", note="call +49 30 9018200"
     )
-    return [*rows, rows[4], pair(rows[5]["prompt"].upper(), rows[5]["completion"]), private,
-            pair("And what then?", ""), pair("Is it free?", "Yes."),
-            pair("Is it free?", "No.")]  # fmt: skip
+    return [
+        *rows,
+        rows[4],
+        pair(rows[5]["prompt"].upper(), rows[5]["completion"]),
+        private,
+        pair("And what then?", ""),
+        pair("Is it free?", "Yes."),
+        pair("Is it free?", "No."),
+    ]
 
 
 def test_a_cleaned_copy_says_what_it_dropped(tmp_path):
@@ -97,8 +103,14 @@ def test_a_cleaned_copy_says_what_it_dropped(tmp_path):
     before = data.read_bytes()
     cleaned = clean(audit(data, test), tmp_path / "b.jsonl")
     kinds = {row: kind for row, (kind, _) in cleaned.dropped.items()}
-    assert kinds == {8: "test_leak", 101: "exact_duplicate", 102: "near_duplicate",
-                     104: "empty_answer", 105: "contradiction", 106: "contradiction"}  # fmt: skip
+    assert kinds == {
+        8: "test_leak",
+        101: "exact_duplicate",
+        102: "near_duplicate",
+        104: "empty_answer",
+        105: "contradiction",
+        106: "contradiction",
+    }
     left = lines(cleaned.path)
     assert len(left) == cleaned.kept == 100
     assert left[:7] == rows[:7]
@@ -176,8 +188,10 @@ def test_bad_input_is_one_message(tmp_path):
 
 
 def test_what_a_house_never_says_is_found_and_dropped(tmp_path):
-    rows = [pair(f"What about the part number {n}?", f"It is the part with {n} holes.")
-            for n in range(30)]  # fmt: skip
+    rows = [
+        pair(f"What about the part number {n}?", f"It is the part with {n} holes.")
+        for n in range(30)
+    ]
     rows[4]["completion"] += " No  Refunds, ever!"
     rows[9]["completion"] += " We give norefunds."
     found = audit(write(tmp_path / "rows.jsonl", rows), never=["no refunds"])
@@ -188,18 +202,30 @@ def test_what_a_house_never_says_is_found_and_dropped(tmp_path):
 def test_of_repeated_rows_the_first_without_another_flaw_is_kept(tmp_path):
     base = rows_to_clean()[:100]
     question, answer = "How do I clean the small pump of the cabinet?", "Rinse it in warm water"
-    rows = [pair(question, f"{answer} and the"), pair(question.upper(), f"{answer} and the."),
-            pair("Where is the pump?", "Below the tank."), pair("Where is the pump?", "On top."),
-            pair("Where is the pump?", "Below the tank.")]  # fmt: skip
+    rows = [
+        pair(question, f"{answer} and the"),
+        pair(question.upper(), f"{answer} and the."),
+        pair("Where is the pump?", "Below the tank."),
+        pair("Where is the pump?", "On top."),
+        pair("Where is the pump?", "Below the tank."),
+    ]
     rows += [pair(f"What about shelf {n} of the rack?", f"It holds {n} jars.") for n in range(3)]
-    rows += [pair("Where do I post the form?", "Dear buddy! Send it to us by post, please."),
-             pair("where do I post the form", "Send it to us by post, please."),
-             pair("Where do I post teh form?", "Send it to us by post, please.")]  # fmt: skip
+    rows += [
+        pair("Where do I post the form?", "Dear buddy! Send it to us by post, please."),
+        pair("where do I post the form", "Send it to us by post, please."),
+        pair("Where do I post teh form?", "Send it to us by post, please."),
+    ]
     data = write(tmp_path / "a.jsonl", rows + base)
     cleaned = clean(audit(data, never=["buddy"]), tmp_path / "b.jsonl")
     kinds = {row: kind for row, (kind, _) in cleaned.dropped.items()}
-    assert kinds == {1: "truncated_answer", 3: "contradiction", 4: "contradiction",
-                     5: "contradiction", 9: "unsafe_phrase", 11: "near_duplicate"}  # fmt: skip
+    assert kinds == {
+        1: "truncated_answer",
+        3: "contradiction",
+        4: "contradiction",
+        5: "contradiction",
+        9: "unsafe_phrase",
+        11: "near_duplicate",
+    }
 
 
 def test_a_masked_cell_of_json_is_json_still(tmp_path):

@@ -13,7 +13,7 @@ from qlora_kit import KitError, plots
 from qlora_kit.course import build_site
 from qlora_kit.course.lessons.claims import Claim
 from qlora_kit.course.results import CourseRun, NotebookResult, write_run
-from qlora_kit.data.chat import Painted
+from qlora_kit.data.chat import ColoredTokens
 from qlora_kit.plots import bundle
 
 BADGE = "[![Open in Colab](https://example.org/badge.svg)](https://example.org/colab)"
@@ -30,7 +30,7 @@ def lesson(number, title, after):
     data, told = bundle(
         plots.curves({"loss": ([1, 2], [4.0, 1.5])}, "Down", "step", "nats a token")
     )
-    painted = Painted((("What?", False), ("That.", True)))
+    painted = ColoredTokens((("What?", False), ("That.", True)))
     bar = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "0%"}
     claim = {
         "application/vnd.qlora-kit.claim+json": {"name": "down", "held": True, "numbers": {}},

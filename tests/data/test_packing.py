@@ -44,8 +44,12 @@ def second_loss_on_first(model, mask, positions):
     packed = pack(examples(9, 7), 16)[0]
     ids = torch.tensor([packed.input_ids])
     embedded = model.get_input_embeddings()(ids).detach().requires_grad_(True)
-    logits = model(inputs_embeds=embedded, attention_mask=mask(packed), use_cache=False,
-                   position_ids=positions(packed)).logits  # fmt: skip
+    logits = model(
+        inputs_embeds=embedded,
+        attention_mask=mask(packed),
+        use_cache=False,
+        position_ids=positions(packed),
+    ).logits
     torch.nn.functional.cross_entropy(logits[0, 9:-1], ids[0, 10:]).backward()
     return embedded.grad[0, :9].norm().item(), embedded.grad[0, 9:].norm().item()
 
@@ -101,10 +105,12 @@ def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
 def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padded_one(model):
     beginning = list(range(40, 70))
     made = [
-        {"input_ids": beginning + row["input_ids"],
-         "labels": [IGNORED] * (len(beginning) + 1) + row["labels"][1:]}
+        {
+            "input_ids": beginning + row["input_ids"],
+            "labels": [IGNORED] * (len(beginning) + 1) + row["labels"][1:],
+        }
         for row in rows(examples(5, 30, 12, 7, 21, 9))
-    ]  # fmt: skip
+    ]
     padded, shared = require_same_step(
         model, made, MicroBatchCollator(0, 160), MicroBatchCollator(0, 160, sharing=True)
     )
@@ -113,8 +119,9 @@ def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padde
 
 def test_rows_of_one_length_that_begin_differently_are_padded():
     made = rows(examples(12, 12, 12, 12, 12, 12))
-    [plain], [sharing] = (MicroBatchCollator(0, 96, sharing=on)(made)["micro_batches"]
-                          for on in (False, True))  # fmt: skip
+    [plain], [sharing] = (
+        MicroBatchCollator(0, 96, sharing=on)(made)["micro_batches"] for on in (False, True)
+    )
     assert plain.keys() == sharing.keys() == {"input_ids", "labels"}
     assert torch.equal(plain["input_ids"], sharing["input_ids"])
 
@@ -203,3 +210,6 @@ def test_models_that_would_not_obey_the_mask_are_refused(model):
     other.config.alibi = False
     other.config.layer_types = ["full_attention", "conv"]  # reads across examples
     assert not is_packable(other)
+    del other.config._attn_implementation_internal  # as if the library had renamed it
+    with pytest.raises(AttributeError):
+        is_packable(other)

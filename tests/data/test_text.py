@@ -10,8 +10,7 @@ from qlora_kit.audit.personal_data import find_personal_data, mask_personal_data
 from qlora_kit.audit.similarity import split_words
 from qlora_kit.data import spaced_words
 
-# How often must I water the plants? How long is the lamp's warranty? Send the invoice to the
-# office.
+# How often must I water the plants? How long is the warranty? Send the invoice to the office.
 SENTENCES = {
     "Chinese": ("我多久需要给柜子里的植物浇水", "这盏灯的保修期是几年", "请把发票寄到办公室来"),
     "Thai": ("ฉันต้องรดน้ำต้นไม้ในตู้บ่อยแค่ไหน", "การรับประกันของโคมไฟมีอายุกี่ปี", "กรุณาส่งใบแจ้งหนี้มาที่สำนักงาน"),

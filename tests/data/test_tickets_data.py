@@ -30,13 +30,19 @@ def text(row):
 def test_every_intent_has_the_same_share_of_both_groups():
     assert len(TRAIN) >= 600
     assert Counter((row["intent"], row["group"]) for row in TRAIN) == Counter(
-        {(intent, group): count for intent in INTENTS
-         for group, count in (("majority", 69), ("minority", 23))}
-    )  # fmt: skip
+        {
+            (intent, group): count
+            for intent in INTENTS
+            for group, count in (("majority", 69), ("minority", 23))
+        }
+    )
     assert Counter((row["intent"], row["group"]) for row in TEST) == Counter(
-        {(intent, group): count for intent in INTENTS
-         for group, count in (("majority", 11), ("minority", 4))}
-    )  # fmt: skip
+        {
+            (intent, group): count
+            for intent in INTENTS
+            for group, count in (("majority", 11), ("minority", 4))
+        }
+    )
 
 
 def test_the_answer_is_the_label_and_the_prompt_names_them_all():
