@@ -96,31 +96,3 @@ def dense_base(tuned: Any, config: TrainConfig, into: str) -> Any:
             base = base.dequantize(torch.float32)
         base._weight_conversions = None  # it would be saved as the 4-bit file that it came from
     return base.float()
-
-
-def naive_merge(run: str | Path) -> tuple[Model, Tokenizer]:
-    """The trap, to be measured: merging into a 4-bit base, which rounds the sum to 4 bits again.
-
-    PEFT dequantizes, adds, and quantizes again, with only a warning (peft#2321). Nothing else in
-    the kit uses it.
-
-    Args:
-        run: the run folder, of a run on nf4 or fp4 weights.
-
-    Returns:
-        (a 4-bit model in eval mode, tokenizer), to be read with `model_outputs`.
-
-    Raises:
-        KitError: no adapter, or weights that were not in 4 bits.
-    """
-    opened = open_run(run)
-    require_adapter(opened.folder)
-    if opened.config.precision not in ("nf4", "fp4"):
-        raise KitError(
-            f"{run} was trained on {opened.config.precision} weights; the trap needs 4 bits."
-        )
-    tuned: Any
-    tuned, tokenizer = opened.load(exact_machine())
-    require_trained(tuned, opened.folder)
-    with quiet():
-        return tuned.merge_and_unload().eval(), tokenizer

@@ -12,6 +12,7 @@ from qlora_kit import KitError
 from qlora_kit.export import Bound, gguf_vocab, gguf_writer, merging, parity, pipeline
 from qlora_kit.runs import adapters, manifest, opening
 from qlora_kit.train import TrainConfig, fine_tune
+from tests.export.comparisons import naive_merge
 from tests.helpers import kit
 
 
@@ -266,7 +267,6 @@ def test_the_gate_tells_the_naive_merge_from_the_right_one(tiny_run, rows):
         make_prompts,
         merge,
         model_outputs,
-        naive_merge,
     )
     from qlora_kit.runs import load_run
 
