@@ -186,8 +186,7 @@ def _names(architecture: str, layers: int) -> Any:
     """All names of a model, which take as long to make as a tensor to write."""
     import gguf
 
-    number = {text: arch for arch, text in gguf.MODEL_ARCH_NAMES.items()}[architecture]
-    return gguf.get_tensor_name_map(number, layers)
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
 
 
 def _placed(layer: str, values: Any, config: Any) -> Any:

@@ -67,11 +67,6 @@ class _Job:
     scratch: Path
     say: Callable[[str], None]
 
-    @property
-    def name(self) -> str:
-        """The run's, for people."""
-        return self.run.folder.resolve().name
-
 
 @dataclass
 class _Check:
@@ -198,7 +193,7 @@ def _write_gguf(job: _Job) -> Parity:
     model = merge_adapter(model, job.run.config, job.into)
     check.step("merged, fp32", model_outputs(model, tokenizer, check.prompts), "f16")
     file = job.scratch / f"model-{job.quant}.gguf"
-    _write_model(job, file, model, tokenizer, job.name)
+    _write_model(job, file, model, tokenizer, job.run.name)
     del model
     release_memory()
     job.say("reading it in llama.cpp")
@@ -208,7 +203,7 @@ def _write_gguf(job: _Job) -> Parity:
 
 def _write_both(job: _Job) -> Parity:
     model, tokenizer = _load(job)
-    adapter = write_adapter(model, job.scratch / "adapter.gguf", job.name)
+    adapter = write_adapter(model, job.scratch / "adapter.gguf", job.run.name)
     check = _read_both(job, model, tokenizer)
     model = dense_base(model, job.run.config, job.into)
     file = job.scratch / f"base-{job.quant}.gguf"
