@@ -88,11 +88,14 @@ def dense_base(tuned: Any, config: TrainConfig, into: str) -> Any:
         config: of the run.
         into: see `merge`.
     """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
     if into == "original" and config.precision != "32bit":
         return load(config.model, "32bit", exact_machine())[0]
     base = tuned.unload()
     if config.precision in ("nf4", "fp4"):
         with quiet():
             base = base.dequantize(torch.float32)
-        base._weight_conversions = None  # it would be saved as the 4-bit file that it came from
+        # Those of a 4-bit file, which it may have come from, would be undone when it is saved.
+        base._weight_conversions = get_model_conversion_mapping(base, add_legacy=False)
     return base.float()
