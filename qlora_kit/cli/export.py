@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json
+from .options import Json, console
 
 if TYPE_CHECKING:
     from ..export import Exported
@@ -32,25 +32,22 @@ def export(
     columns = (prompt_field, completion_field)
     done = write(run, to, quant, into, data, output, questions, shard_size, say, *columns)
     if as_json:
-        told: dict[str, Any] = {"folder": str(done.folder), "files": list(done.files),
-                                "bytes": done.bytes}  # fmt: skip
-        print(json.dumps({**told, "parity": done.parity.as_json()}, ensure_ascii=False))
+        print(json.dumps(done.as_json(), ensure_ascii=False))
     else:
         _show(done)
 
 
 def _show(done: "Exported") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..export import COLUMNS
 
-    console = Console()
+    terminal = console()
     for row in done.parity.rows():
-        table = Table("", "", title=f"Parity with the adapter: {row[0]}", title_justify="left",
-                      show_header=False)  # fmt: skip
+        title = f"Parity with the adapter: {row[0]}"
+        table = Table("", "", title=title, title_justify="left", show_header=False)
         for name, cell in zip(COLUMNS[1:], row[1:], strict=True):
             table.add_row(name, cell)
-        console.print(table)
+        terminal.print(table)
     size = f"{done.bytes / 1e6:.0f} MB"
-    console.print(f"{', '.join(done.files)} ({size}) in {done.folder}", highlight=False)
+    terminal.print(f"{', '.join(done.files)} ({size}) in {done.folder}", highlight=False)

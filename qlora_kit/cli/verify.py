@@ -24,8 +24,9 @@ def verify(
     else:
         print(f"{run}, trained {report.made}")
         for item in report.items:
-            told = item.was if item.state == "same" else f"{item.was} -> {item.now or 'not here'}"
-            print(f"{item.state:<8} {item.name:<24} {told}")
+            change = f"{item.was} -> {item.now or 'not here'}"
+            shown = item.was if item.state == "same" else change
+            print(f"{item.state:<8} {item.name:<24} {shown}")
             if item.mend:
                 print(f"{'':<8} mend it: {item.mend}")
         for line in report.accepted:

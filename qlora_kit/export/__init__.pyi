@@ -2,7 +2,6 @@ from .cards import model_card as model_card
 from .gguf_writer import write_adapter as write_adapter
 from .gguf_writer import write_gguf as write_gguf
 from .merging import merge as merge
-from .merging import naive_merge as naive_merge
 from .ollama import modelfile as modelfile
 from .outputs import gguf_outputs as gguf_outputs
 from .outputs import make_prompts as make_prompts

@@ -29,7 +29,7 @@ def model_card(run: Run, description: str, parity: Parity) -> str:
     template = jinja2.Template(text, trim_blocks=True, keep_trailing_newline=True)
     return template.render(
         head=ModelCardData(license=license.lower() or "other", base_model=base, tags=tags),
-        name=run.folder.resolve().name,
+        name=run.name,
         description=description,
         base=base,
         bundled=BUNDLED.get(run.config.model),

@@ -114,7 +114,7 @@ def _tokens(raw: dict[str, Any], size: int) -> tuple[list[str], list[int]]:
 
 def _add_sentencepiece(
     writer: Any, raw: dict[str, Any], tokens: list[str], kinds: list[int]
-) -> None:  # fmt: skip
+) -> None:
     """Llama 2's and Mistral's kind: llama.cpp merges the pair of the best score first.
 
     The order of the merges is that of the pieces they make, so a piece's id is its score.

@@ -128,21 +128,25 @@ def architecture_of(config: Any) -> tuple[str, bool]:
 
 def _add_shape(writer: Any, config: Any) -> None:
     head = _head_size(config)
-    window = getattr(config, "sliding_window", None)
-    writer.add_block_count(config.num_hidden_layers)
-    # llama.cpp sees all of the context; up to the window the two are the same.
-    writer.add_context_length(min(config.max_position_embeddings, window or 1 << 31))
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(head)
-    writer.add_value_length(head)
-    writer.add_rope_dimension_count(head)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
     rope = config.rope_parameters
-    writer.add_rope_freq_base(rope["rope_theta"])
+    # llama.cpp sees all of the context; up to the window the two are the same.
+    window = getattr(config, "sliding_window", None) or config.max_position_embeddings
+    shape = {
+        "block_count": config.num_hidden_layers,
+        "context_length": min(config.max_position_embeddings, window),
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "head_count": config.num_attention_heads,
+        "head_count_kv": config.num_key_value_heads,
+        "key_length": head,
+        "value_length": head,
+        "rope_dimension_count": head,
+        "layer_norm_rms_eps": config.rms_norm_eps,
+        "vocab_size": config.vocab_size,
+        "rope_freq_base": rope["rope_theta"],
+    }
+    for name, value in shape.items():
+        getattr(writer, f"add_{name}")(value)
     kind = rope.get("rope_type", "default")
     if kind == "linear":
         from gguf import RopeScalingType
@@ -182,8 +186,7 @@ def _names(architecture: str, layers: int) -> Any:
     """All names of a model, which take as long to make as a tensor to write."""
     import gguf
 
-    number = {text: arch for arch, text in gguf.MODEL_ARCH_NAMES.items()}[architecture]
-    return gguf.get_tensor_name_map(number, layers)
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], layers)
 
 
 def _placed(layer: str, values: Any, config: Any) -> Any:

@@ -88,39 +88,14 @@ def dense_base(tuned: Any, config: TrainConfig, into: str) -> Any:
         config: of the run.
         into: see `merge`.
     """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
     if into == "original" and config.precision != "32bit":
         return load(config.model, "32bit", exact_machine())[0]
     base = tuned.unload()
     if config.precision in ("nf4", "fp4"):
         with quiet():
             base = base.dequantize(torch.float32)
-        base._weight_conversions = None  # it would be saved as the 4-bit file that it came from
+        # Those of a 4-bit file, which it may have come from, would be undone when it is saved.
+        base._weight_conversions = get_model_conversion_mapping(base, add_legacy=False)
     return base.float()
-
-
-def naive_merge(run: str | Path) -> tuple[Model, Tokenizer]:
-    """The trap, to be measured: merging into a 4-bit base, which rounds the sum to 4 bits again.
-
-    PEFT dequantizes, adds, and quantizes again, with only a warning (peft#2321). Nothing else in
-    the kit uses it.
-
-    Args:
-        run: the run folder, of a run on nf4 or fp4 weights.
-
-    Returns:
-        (a 4-bit model in eval mode, tokenizer), to be read with `model_outputs`.
-
-    Raises:
-        KitError: no adapter, or weights that were not in 4 bits.
-    """
-    opened = open_run(run)
-    require_adapter(opened.folder)
-    if opened.config.precision not in ("nf4", "fp4"):
-        raise KitError(
-            f"{run} was trained on {opened.config.precision} weights; the trap needs 4 bits."
-        )
-    tuned: Any
-    tuned, tokenizer = opened.load(exact_machine())
-    require_trained(tuned, opened.folder)
-    with quiet():
-        return tuned.merge_and_unload().eval(), tokenizer

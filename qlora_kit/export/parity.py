@@ -64,26 +64,35 @@ class Step:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is worse than allowed, in words; none means that the step passes."""
-        problems = []
-        if self.kl_base <= self.kl_mean:
-            problems.append(
+        checks = (
+            (
+                self.kl_base <= self.kl_mean,
                 f"it is no nearer to the adapter (KL {self.kl_mean:.5f}) than to the untrained "
-                f"base (KL {self.kl_base:.5f})"
-            )
-        if not self.kl_mean <= self.bound.kl_mean:
-            problems.append(f"mean KL {self.kl_mean:.5f}, at most {self.bound.kl_mean} is allowed")
-        if self.top1 < self.bound.top1:
-            problems.append(f"top-1 agreement {self.top1:.3f}, {self.bound.top1} is needed")
-        if self.score_change.high < 0:
-            problems.append(f"its answers are worse, token F1 {self.score_change}")
-        if self.prompts_equal < 1:
-            problems.append(
+                f"base (KL {self.kl_base:.5f})",
+            ),
+            (
+                not self.kl_mean <= self.bound.kl_mean,  # so that NaN is refused
+                f"mean KL {self.kl_mean:.5f}, at most {self.bound.kl_mean} is allowed",
+            ),
+            (
+                self.top1 < self.bound.top1,
+                f"top-1 agreement {self.top1:.3f}, {self.bound.top1} is needed",
+            ),
+            (
+                self.score_change.high < 0,
+                f"its answers are worse, token F1 {self.score_change}",
+            ),
+            (
+                self.prompts_equal < 1,
                 f"only {self.prompts_equal:.0%} of the prompts are rendered alike: the chat "
-                "template differs"
-            )
-        if self.tokens_equal < 1:
-            problems.append(f"only {self.tokens_equal:.0%} of the texts give the same token ids")
-        return tuple(problems)
+                "template differs",
+            ),
+            (
+                self.tokens_equal < 1,
+                f"only {self.tokens_equal:.0%} of the texts give the same token ids",
+            ),
+        )
+        return tuple(message for failed, message in checks if failed)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,15 @@ from .ollama import modelfile
 from .outputs import Outputs, Prompts, gguf_outputs, make_prompts, model_outputs
 from .parity import BOUNDS, Parity, Step, compare_outputs, require_parity, scores
 
-TARGETS = ("merged", "gguf", "adapter-gguf")
+# What the files of each target are, for the model card.
+_DESCRIPTIONS = {
+    "merged": "The adapter merged into the {into} weights of its base, in bf16 safetensors.",
+    "gguf": "The adapter merged into the {into} weights of its base, as model-{quant}.gguf for "
+    "llama.cpp. `ollama create NAME -f Modelfile` takes it into Ollama.",
+    "adapter-gguf": "The adapter alone, adapter.gguf, and the {into} weights of its base, "
+    "base-{quant}.gguf: `llama-server -m base-{quant}.gguf --lora adapter.gguf`.",
+}
+TARGETS = tuple(_DESCRIPTIONS)
 _WAY_OUT = "Make room there, or choose another --output."
 
 
@@ -39,6 +47,11 @@ class Exported:
     files: tuple[str, ...]
     bytes: int
     parity: Parity
+
+    def as_json(self) -> dict[str, Any]:
+        """The export for a script."""
+        report = {"folder": str(self.folder), "files": list(self.files), "bytes": self.bytes}
+        return report | {"parity": self.parity.as_json()}
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,6 @@ class _Job:
     shard_size: str
     scratch: Path
     say: Callable[[str], None]
-
-    @property
-    def name(self) -> str:
-        """The run's, for people."""
-        return self.run.folder.resolve().name
 
 
 @dataclass
@@ -126,11 +134,12 @@ def export(
     name = to if to == "merged" else f"{to}-{quant}"
     final = Path(output).expanduser() if output else opened.folder / "export" / name
     conversations = _held_out(data, opened.config, (prompt_field, completion_field))
+    description = _DESCRIPTIONS[to].format(into=into, quant=quant)
     say = report or (lambda line: None)
     writer = {"merged": _write_merged, "gguf": _write_gguf, "adapter-gguf": _write_both}[to]
     with _built_beside(final) as scratch:
         job = _Job(opened, quant, into, conversations, questions, shard_size, scratch, say)
-        description, parity = writer(job)
+        parity = writer(job)
         texts = {
             "README.md": model_card(opened, description, parity),
             "parity.json": json.dumps(parity.as_json(), indent=1, ensure_ascii=False) + "\n",
@@ -157,7 +166,7 @@ def _read_both(job: _Job, tuned: Any, tokenizer: Tokenizer) -> _Check:
     return _Check(prompts, base, model_outputs(tuned, tokenizer, prompts), job.into)
 
 
-def _write_merged(job: _Job) -> tuple[str, Parity]:
+def _write_merged(job: _Job) -> Parity:
     """Save, then read what was saved: that is what others will load."""
     import torch
 
@@ -173,13 +182,10 @@ def _write_merged(job: _Job) -> tuple[str, Parity]:
     job.say("reading the merged model")
     saved, tokenizer = load(str(job.scratch), "32bit", exact_machine())
     check.step("merged, bf16", model_outputs(saved, tokenizer, check.prompts), "merged")
-    description = (
-        f"The adapter merged into the {job.into} weights of its base, in bf16 safetensors."
-    )
-    return description, check.parity()
+    return check.parity()
 
 
-def _write_gguf(job: _Job) -> tuple[str, Parity]:
+def _write_gguf(job: _Job) -> Parity:
     model, tokenizer = _load(job)
     architecture_of(model.get_base_model().config)  # refused before the long work
     check = _read_both(job, model, tokenizer)
@@ -187,21 +193,17 @@ def _write_gguf(job: _Job) -> tuple[str, Parity]:
     model = merge_adapter(model, job.run.config, job.into)
     check.step("merged, fp32", model_outputs(model, tokenizer, check.prompts), "f16")
     file = job.scratch / f"model-{job.quant}.gguf"
-    _write_model(job, file, model, tokenizer, job.name)
+    _write_model(job, file, model, tokenizer, job.run.name)
     del model
     release_memory()
     job.say("reading it in llama.cpp")
     check.step(f"GGUF, {job.quant}", gguf_outputs(file, check.prompts), job.quant)
-    description = (
-        f"The adapter merged into the {job.into} weights of its base, as {file.name} for "
-        "llama.cpp. `ollama create NAME -f Modelfile` takes it into Ollama."
-    )
-    return description, check.parity()
+    return check.parity()
 
 
-def _write_both(job: _Job) -> tuple[str, Parity]:
+def _write_both(job: _Job) -> Parity:
     model, tokenizer = _load(job)
-    adapter = write_adapter(model, job.scratch / "adapter.gguf", job.name)
+    adapter = write_adapter(model, job.scratch / "adapter.gguf", job.run.name)
     check = _read_both(job, model, tokenizer)
     model = dense_base(model, job.run.config, job.into)
     file = job.scratch / f"base-{job.quant}.gguf"
@@ -211,11 +213,7 @@ def _write_both(job: _Job) -> tuple[str, Parity]:
     job.say("reading both in llama.cpp")
     outputs = gguf_outputs(file, check.prompts, adapter)
     check.step(f"GGUF adapter on {job.quant}", outputs, job.quant)
-    description = (
-        f"The adapter alone, adapter.gguf, and the {job.into} weights of its base, {file.name}: "
-        f"`llama-server -m {file.name} --lora adapter.gguf`."
-    )
-    return description, check.parity()
+    return check.parity()
 
 
 def _save(job: _Job, model: Any, tokenizer: Tokenizer) -> None:

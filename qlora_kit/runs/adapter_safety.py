@@ -10,14 +10,15 @@ from pydantic import BaseModel, Field, ValidationError
 from .. import KitError
 from ..models import Tensor, read_header
 
-_HUGE = 1e4  # no adapter that answers has such weights; one of them drowns all others
+# Chosen by hand: no adapter that answers has such weights; one of them drowns all others.
+_HUGE = 1e4
 _NAME = r"[A-Za-z0-9_.-]{1,300}"
 _PART = re.compile(
     rf"base_model\.model\.(?P<module>{_NAME}?)\."
     r"(lora_(?P<side>A|B|embedding_A|embedding_B|magnitude_vector)(\.weight|\.bias)?|weight|bias)"
 )
 _Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-_Rank = Annotated[int, Field(strict=True, ge=1, le=4096)]  # the widest layers have some thousands
+_Rank = Annotated[int, Field(strict=True, ge=1, le=4096)]  # chosen by hand: a layer's width
 _Alpha = Annotated[float, Field(strict=True, gt=0, le=_HUGE)]
 
 

@@ -114,12 +114,7 @@ def latest(folder: Path) -> Path | None:
         folder: holds all checkpoints of a run; need not exist.
     """
     newest_first = complete(folder)[::-1]
-    for path in newest_first:
-        if (path / _MANIFEST).exists():
-            reason = damage(path)
-            if not reason:
-                return path
-            warnings.warn(f"{path} is passed over: {reason}.", stacklevel=2)
+    newest_first.sort(key=lambda path: not (path / _MANIFEST).exists())
     for path in newest_first:
         if not (path / _MANIFEST).exists():
             warnings.warn(
@@ -128,6 +123,10 @@ def latest(folder: Path) -> Path | None:
                 stacklevel=2,
             )
             return path
+        reason = damage(path)
+        if not reason:
+            return path
+        warnings.warn(f"{path} is passed over: {reason}.", stacklevel=2)
     return None
 
 

@@ -28,6 +28,11 @@ class Run:
         return manifest.read(self.folder)
 
     @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.folder.resolve().name
+
+    @property
     def system(self) -> str | None:
         """The system prompt of the training data, when their first conversation had one."""
         return self.result().get("system")

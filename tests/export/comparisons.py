@@ -8,6 +8,8 @@ from qlora_kit.data import Conversation
 from qlora_kit.evaluate import Answer
 from qlora_kit.export import BOUNDS, compare_outputs
 from qlora_kit.export.outputs import Outputs, Prompts
+from qlora_kit.machine import exact_machine
+from qlora_kit.runs import load_run
 
 TALKS = tuple(
     Conversation(({"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": "red"}), n)
@@ -30,3 +32,9 @@ CLOSE = replace(ADAPTER, log_probs=outputs(ADAPTER.log_probs + 1e-3).log_probs)
 
 def step(other, bound="f16"):
     return compare_outputs("step", PROMPTS, BASE, ADAPTER, other, BOUNDS[bound])
+
+
+def naive_merge(run):
+    """The trap, as lesson 09 shows it: PEFT dequantizes, adds, and rounds to 4 bits again."""
+    tuned, tokenizer = load_run(run, exact_machine())
+    return tuned.merge_and_unload().eval(), tokenizer

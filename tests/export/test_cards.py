@@ -15,8 +15,12 @@ PARITY = Parity(8, 0.5, (step(CLOSE),))
 def test_the_card_tells_data_base_settings_scores_and_license(tiny_run, tmp_path):
     folder = tmp_path / "lights"
     shutil.copytree(tiny_run, folder)
-    board = {"n": 12, "base": {"token_f1": 0.1}, "tuned": {"token_f1": 0.5},
-             "difference": {"token_f1": {"mean": 0.4, "ci95": [0.3, 0.5]}}}  # fmt: skip
+    board = {
+        "n": 12,
+        "base": {"token_f1": 0.1},
+        "tuned": {"token_f1": 0.5},
+        "difference": {"token_f1": {"mean": 0.4, "ci95": [0.3, 0.5]}},
+    }
     (folder / "scoreboard.json").write_text(json.dumps(board))
     run = open_run(folder)
     run = replace(run, config=replace(run.config, model="smollm2"))

@@ -22,8 +22,9 @@ CORPUS = [*TOKEN_TEXTS, SPACED] * 4
 def wrapped(raw, **special):
     from transformers import PreTrainedTokenizerFast
 
-    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|im_end|>",
-                                   pad_token="<|endoftext|>", **special)  # fmt: skip
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, eos_token="<|im_end|>", pad_token="<|endoftext|>", **special
+    )
     made.chat_template = CHATML
     return made
 
@@ -35,9 +36,15 @@ def byte_level(*parts):
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     raw.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=800, special_tokens=SPECIAL, min_frequency=2,
-                                    initial_alphabet=alphabet, show_progress=False)
-    )  # fmt: skip
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=800,
+            special_tokens=SPECIAL,
+            min_frequency=2,
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
     return wrapped(raw)
 
 

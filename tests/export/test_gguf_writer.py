@@ -30,8 +30,14 @@ TALKS = [
     )
     for n in range(4)
 ]
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
-          "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
 
@@ -122,9 +128,15 @@ def test_a_scale_of_each_layer_comes_along(tiny, tokenizer, tmp_path):
 
     base, _ = load(str(tiny), "32bit")
     write_gguf(base, tokenizer, tmp_path / "base.gguf")
-    lora = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj", "down_proj"],
-                      rank_pattern={"down_proj": 2}, alpha_pattern={"q_proj": 3},
-                      init_lora_weights=False)  # fmt: skip
+    lora = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        use_rslora=True,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"down_proj": 2},
+        alpha_pattern={"q_proj": 3},
+        init_lora_weights=False,
+    )
     torch.manual_seed(0)
     tuned = get_peft_model(base, lora).eval()
     prompts = make_prompts(tuned, tokenizer, TALKS, max_new_tokens=8)
@@ -152,8 +164,9 @@ def test_what_cannot_be_written_is_told_with_the_way_out(tokenizer, tmp_path):
         write_gguf(random_model("llama", tokenizer), tokenizer, tmp_path / "x.gguf", "q3")
     yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0}
     with pytest.raises(KitError, match="rope scaling 'yarn'"):
-        write_gguf(random_model("qwen2", tokenizer, rope_parameters=yarn), tokenizer,
-                   tmp_path / "x.gguf")  # fmt: skip
+        write_gguf(
+            random_model("qwen2", tokenizer, rope_parameters=yarn), tokenizer, tmp_path / "x.gguf"
+        )
 
 
 @pytest.mark.equality

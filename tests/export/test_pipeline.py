@@ -12,6 +12,7 @@ from qlora_kit import KitError
 from qlora_kit.export import Bound, gguf_vocab, gguf_writer, merging, parity, pipeline
 from qlora_kit.runs import adapters, manifest, opening
 from qlora_kit.train import TrainConfig, fine_tune
+from tests.export.comparisons import naive_merge
 from tests.helpers import kit
 
 
@@ -58,8 +59,9 @@ def test_a_gguf_file_has_its_modelfile_card_and_report(tiny_run, rows):
 
 
 def test_an_adapter_goes_with_the_base_that_it_fits(tiny_run, rows, tmp_path):
-    done = pipeline.export(tiny_run, "adapter-gguf", "q8_0", data=rows, output=tmp_path / "a",
-                         questions=8)  # fmt: skip
+    done = pipeline.export(
+        tiny_run, "adapter-gguf", "q8_0", data=rows, output=tmp_path / "a", questions=8
+    )
     assert done.files == ("adapter.gguf", "base-q8_0.gguf")
     assert "ADAPTER ./adapter.gguf" in (tmp_path / "a/Modelfile").read_text()
 
@@ -70,10 +72,21 @@ def test_into_the_original_weights_within_a_wider_bound(tiny, rows, tmp_path):
     few = tmp_path / "few.jsonl"
     few.write_text("".join(rows.read_text().splitlines(keepends=True)[:8]))
     run = tmp_path / "run"
-    fine_tune(TrainConfig(data=str(few), output=str(run), model=str(tiny), epochs=80, seed=1,
-                          learning_rate=5e-3, rank=8), progress=False)  # fmt: skip
-    done = pipeline.export(run, "gguf", data=few, output=tmp_path / "o", into="original",
-                           questions=8)  # fmt: skip
+    fine_tune(
+        TrainConfig(
+            data=str(few),
+            output=str(run),
+            model=str(tiny),
+            epochs=80,
+            seed=1,
+            learning_rate=5e-3,
+            rank=8,
+        ),
+        progress=False,
+    )
+    done = pipeline.export(
+        run, "gguf", data=few, output=tmp_path / "o", into="original", questions=8
+    )
     dequantized = pipeline.export(run, "gguf", data=few, output=tmp_path / "d", questions=8)
     assert done.parity.steps[0].kl_mean > 2 * dequantized.parity.steps[0].kl_mean
     assert "original weights" in (tmp_path / "o/README.md").read_text()
@@ -244,13 +257,13 @@ def test_one_column_alone_is_refused(columns_run, rows, tmp_path):
 
 
 def test_the_command_line_exports_and_fails_in_one_message(tiny_run, rows, tmp_path):
-    done = kit("export", tiny_run, "--to", "gguf", "--data", rows, "--output", tmp_path / "out",
-               "--questions", 4, "--json")  # fmt: skip
+    command = ("export", tiny_run, "--to", "gguf", "--data", rows, "--output", tmp_path / "out")
+    done = kit(*command, "--questions", 4, "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["files"] == ["model-f16.gguf"]
     assert told["parity"]["passed"]
-    again = kit("export", tiny_run, "--to", "gguf", "--data", rows, "--output", tmp_path / "out")
+    again = kit(*command)
     assert again.returncode == 1
     assert again.stderr.startswith("qlora-kit: ")
     assert "is there already" in again.stderr
@@ -266,7 +279,6 @@ def test_the_gate_tells_the_naive_merge_from_the_right_one(tiny_run, rows):
         make_prompts,
         merge,
         model_outputs,
-        naive_merge,
     )
     from qlora_kit.runs import load_run
 

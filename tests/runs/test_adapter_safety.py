@@ -10,8 +10,14 @@ from qlora_kit.runs.adapter_safety import require_safe_adapter
 STEM = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
 
 
-SOUND = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0,
-         "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}  # fmt: skip
+SOUND = {
+    "peft_type": "LORA",
+    "r": 4,
+    "lora_alpha": 8,
+    "lora_dropout": 0.0,
+    "target_modules": ["q_proj"],
+    "task_type": "CAUSAL_LM",
+}
 
 
 def adapter(folder, A=None, B=None, more=None, **config):

@@ -15,10 +15,17 @@ def runs(tiny, rows, tmp_path_factory):
     made = {}
     for seed, name in enumerate(("one", "two")):
         made[name] = fine_tune(
-            TrainConfig(data=str(rows), output=str(home / name), model=str(tiny), max_steps=6,
-                        rank=4, learning_rate=5e-3, seed=seed),
+            TrainConfig(
+                data=str(rows),
+                output=str(home / name),
+                model=str(tiny),
+                max_steps=6,
+                rank=4,
+                learning_rate=5e-3,
+                seed=seed,
+            ),
             progress=False,
-        ).path  # fmt: skip
+        ).path
     return made
 
 
@@ -39,8 +46,14 @@ def test_switching_gives_each_adapter_its_own_voice(tiny, runs):
 
 def test_an_adapter_is_trained_further(tiny, rows, runs, tmp_path):
     def more(output, **changes):
-        config = TrainConfig(data=str(rows), output=str(tmp_path / output), model=str(tiny),
-                             max_steps=4, learning_rate=5e-3, **changes)  # fmt: skip
+        config = TrainConfig(
+            data=str(rows),
+            output=str(tmp_path / output),
+            model=str(tiny),
+            max_steps=4,
+            learning_rate=5e-3,
+            **changes,
+        )
         run = fine_tune(config, progress=False)
         first = float((run.path / "metrics.jsonl").read_text().split('"loss": ')[1].split(",")[0])
         return run, first

@@ -20,8 +20,14 @@ def made(tiny, rows, tmp_path_factory):
     home = tmp_path_factory.mktemp("made")
     shutil.copytree(tiny, home / "base")
     shutil.copy(rows, home / "rows.jsonl")
-    config = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "run"), max_steps=4,
-                         model=str(home / "base"), rank=4, save_steps=2)  # fmt: skip
+    config = TrainConfig(
+        data=str(home / "rows.jsonl"),
+        output=str(home / "run"),
+        max_steps=4,
+        model=str(home / "base"),
+        rank=4,
+        save_steps=2,
+    )
     fine_tune(config, progress=False)
     return home
 
@@ -47,8 +53,15 @@ def states(report):
 
 def test_a_run_is_recorded_whole(made):
     found = manifest.read(made / "run")
-    assert set(found.hashes) == {"base weights", "base config", "tokenizer", "chat template",
-                                 "data", "trained weights", "adapter config"}  # fmt: skip
+    assert set(found.hashes) == {
+        "base weights",
+        "base config",
+        "tokenizer",
+        "chat template",
+        "data",
+        "trained weights",
+        "adapter config",
+    }
     assert "im_start" in found.template
     assert found.config["rank"] == 4
     assert {"torch", "peft"} < set(found.versions)
@@ -130,8 +143,14 @@ def test_a_damaged_manifest_is_refused_and_can_be_made_anew(home):
 
 
 def test_a_run_goes_on_only_with_what_it_began_with(home):
-    config = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "run"), max_steps=4,
-                         model=str(home / "base"), rank=4, save_steps=2)  # fmt: skip
+    config = TrainConfig(
+        data=str(home / "rows.jsonl"),
+        output=str(home / "run"),
+        max_steps=4,
+        model=str(home / "base"),
+        rank=4,
+        save_steps=2,
+    )
     shutil.rmtree(home / "run/checkpoints/checkpoint-4")
     row = '{"prompt": "New?", "completion": "Yes."}\n'
     data = home / "rows.jsonl"
@@ -150,17 +169,27 @@ def test_a_run_goes_on_where_base_and_data_were_moved_to(home):
     shutil.rmtree(home / "run/checkpoints/checkpoint-4")
     for name in ("base", "rows.jsonl"):
         shutil.move(home / name, home / f"moved-{name}")
-    config = TrainConfig(data=str(home / "moved-rows.jsonl"), output=str(home / "run"),
-                         model=str(home / "moved-base"), max_steps=4, rank=4,
-                         save_steps=2)  # fmt: skip
+    config = TrainConfig(
+        data=str(home / "moved-rows.jsonl"),
+        output=str(home / "run"),
+        model=str(home / "moved-base"),
+        max_steps=4,
+        rank=4,
+        save_steps=2,
+    )
     fine_tune(config, resume=True, progress=False)
     assert (home / "run/adapter_model.safetensors").read_bytes() == wanted
     assert verify(home / "run").ok
 
 
 def test_the_first_adapter_is_recorded_and_must_fit_the_base(home):
-    again = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "more"), max_steps=2,
-                        model=str(home / "base"), adapter=str(home / "run"))  # fmt: skip
+    again = TrainConfig(
+        data=str(home / "rows.jsonl"),
+        output=str(home / "more"),
+        max_steps=2,
+        model=str(home / "base"),
+        adapter=str(home / "run"),
+    )
     fine_tune(again, progress=False)
     assert "first adapter" in manifest.read(home / "more").hashes
     flip(home / "base/model.safetensors")
@@ -269,8 +298,14 @@ def test_a_full_disk_at_the_end_leaves_the_checkpoints(home):
     wanted = (home / "run/adapter_model.safetensors").read_bytes()
     (home / "run/run.json").unlink()  # as after a kill between the last step and the end
     (home / "run/adapter_model.safetensors").write_bytes(b"half")
-    config = TrainConfig(data=str(home / "rows.jsonl"), output=str(home / "run"), max_steps=4,
-                         model=str(home / "base"), rank=4, save_steps=2)  # fmt: skip
+    config = TrainConfig(
+        data=str(home / "rows.jsonl"),
+        output=str(home / "run"),
+        max_steps=4,
+        model=str(home / "base"),
+        rank=4,
+        save_steps=2,
+    )
     run = fine_tune(config, resume=True, progress=False)
     assert run.status == "finished"
     assert run.steps == 4
