@@ -231,9 +231,8 @@ class _KitEngine(Engine):
             on_cell_execute=watch.cell_executes,
             on_cell_error=watch.cell_failed,
         )
-        environ = kit_environment()
+        environ = {**kit_environment(), COURSE_VARIABLE: "1"}
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook
-        environ[COURSE_VARIABLE] = "1"
         with open(scratch / "kernel.log", "wb") as log:
             try:
                 streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}

@@ -140,6 +140,25 @@ def refuse(answer: Any, mistakes: Mapping[Any, str], tolerance: float = 0.01) ->
         require(not (near(answer, mistake, tolerance) if is_number else answer == mistake), hint)
 
 
+def expect(
+    answer: Any, right: float, mistakes: Mapping[Any, str], otherwise: str, tolerance: float = 0.01
+) -> None:
+    """Go on only with the right number.
+
+    Args:
+        answer: a number.
+        right: the right one.
+        mistakes: see `refuse`.
+        otherwise: the hint where no mistake fits.
+        tolerance: of all numbers, relative.
+
+    Raises:
+        Hint: another number.
+    """
+    refuse(answer, mistakes, tolerance)
+    require(near(answer, right, tolerance), otherwise)
+
+
 def choice(right: str, wrong: Mapping[str, str], words: str, reason: str) -> Callable[[Any], str]:
     """The check of an exercise whose answer is one of a few words, in capitals or not.
 
