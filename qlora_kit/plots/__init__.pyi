@@ -13,7 +13,6 @@ from .figures import points as points
 from .figures import stacked as stacked
 from .html import PAGE_STYLE as PAGE_STYLE
 from .html import html_page as html_page
-from .html import html_part as html_part
 from .html import html_table as html_table
 from .style import bundle as bundle
 from .style import picture as picture
