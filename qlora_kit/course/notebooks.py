@@ -57,8 +57,8 @@ def select_notebooks(paths: Sequence[Path], numbers: Sequence[str]) -> list[Path
 def parameters_of(path: Path) -> dict[str, Any]:
     """The parameters that a notebook has: what its cell tagged `parameters` assigns.
 
-    (`papermill.inspect_notebook` reads lines: it cuts a text at its "#" and passes over `x = y = 3`,
-    a broken cell and a second cell with the tag.)
+    (`papermill.inspect_notebook` reads lines: it cuts a text at its "#", and passes over
+    `x = y = 3`, a broken cell and a second cell with the tag.)
 
     Args:
         path: the notebook.
