@@ -49,13 +49,16 @@ def select_notebooks(paths: Sequence[Path], numbers: Sequence[str]) -> list[Path
     names = {path: (path.stem, path.stem[:2]) for path in paths}
     for number, start in starts.items():
         if not any(start in name for name in names.values()):
-            options = known(number, [path.stem for path in paths])
+            options = suggestion(number, [path.stem for path in paths])
             raise KitError(f"There is no notebook {number!r} in {paths[0].parent}. {options}")
     return [path for path in paths if not numbers or set(names[path]) & set(starts.values())]
 
 
 def parameters_of(path: Path) -> dict[str, Any]:
     """The parameters that a notebook has: what its cell tagged `parameters` assigns.
+
+    (`papermill.inspect_notebook` reads lines: it cuts a text at its "#", and passes over
+    `x = y = 3`, a broken cell and a second cell with the tag.)
 
     Args:
         path: the notebook.
@@ -137,7 +140,7 @@ def _tags(cell: Any) -> list[str]:
     return list(cell.metadata.get("tags", []))
 
 
-def known(wrong: str, names: Iterable[str]) -> str:
+def suggestion(wrong: str, names: Iterable[str]) -> str:
     """What a wrong name may have meant, and what there is.
 
     Args:

@@ -39,6 +39,7 @@ _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False
 # Chosen by hand: what a busy machine takes at most, and what finds a peak without being one.
 _START_SECONDS, _OUTPUT_SECONDS, _SAMPLE_SECONDS = 120, 60, 0.25
+_NEARLY_ALL = 0.85  # of the free memory, chosen by hand: a kernel that dies above it died of want
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,8 @@ class _KitEngine(Engine):
             on_cell_execute=watch.cell_executes,
             on_cell_error=watch.cell_failed,
         )
-        environ = kit_environment()
+        environ = {**kit_environment(), COURSE_VARIABLE: "1"}
         environ.pop("MPLBACKEND", None)  # figures belong into the notebook
-        environ[COURSE_VARIABLE] = "1"
         with open(scratch / "kernel.log", "wb") as log:
             try:
                 streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
@@ -254,7 +254,7 @@ def _mark_unfinished(nb_man: Any, problem: BaseException) -> None:
 def _killed(watch: _Watch) -> Outcome:
     peak = watch.progress.peak_gb
     memory = f"its peak was {peak:.1f} GB, and {watch.free_gb:.1f} GB were free when it began"
-    if oom_kills() > watch.oom_kills or peak > 0.85 * watch.free_gb:
+    if oom_kills() > watch.oom_kills or peak > _NEARLY_ALL * watch.free_gb:
         return Outcome("killed", f"{watch.where}: killed, probably for memory: {memory}")
     process = getattr(watch.provisioner, "process", None)
     code = process.poll() if process is not None else None

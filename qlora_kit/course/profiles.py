@@ -11,7 +11,7 @@ from types import UnionType
 from typing import Any
 
 from .. import KitError
-from .notebooks import find_notebooks, known, parameters_of
+from .notebooks import find_notebooks, parameters_of, suggestion
 
 _KINDS: dict[str, type | UnionType] = {
     "true or false": bool,  # before the numbers, which it is one of for Python
@@ -41,7 +41,7 @@ def read_profile(name: str, notebooks: Path) -> dict[str, dict[str, Any]]:
     path = notebooks / "profiles" / f"{name}.yaml"
     if not path.is_file():
         names = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise KitError(f"There is no profile {name!r} in {path.parent}. {known(name, names)}")
+        raise KitError(f"There is no profile {name!r} in {path.parent}. {suggestion(name, names)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as problem:
@@ -52,7 +52,7 @@ def read_profile(name: str, notebooks: Path) -> dict[str, dict[str, Any]]:
     files = {file.stem: file for file in find_notebooks(notebooks)}
     for stem, parameters in content.items():
         if stem not in files:
-            raise KitError(f"{path}: there is no notebook {stem!r}. {known(str(stem), files)}")
+            raise KitError(f"{path}: there is no notebook {stem!r}. {suggestion(str(stem), files)}")
         if parameters is not None and not isinstance(parameters, dict):
             raise KitError(f"{path}: {stem} must map parameters to values, or be {{}}.")
         _check_parameters(parameters or {}, files[stem], path)
@@ -66,7 +66,7 @@ def _check_parameters(parameters: dict[str, Any], notebook: Path, profile: Path)
         if name not in own:
             raise KitError(
                 f"{where} has no parameter {name!r} in its cell tagged 'parameters'. "
-                f"{known(str(name), own)}"
+                f"{suggestion(str(name), own)}"
             )
         try:
             json.dumps(value)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,8 @@ class CourseRun:
             notebook: its name without the ending.
             result: what became of it.
         """
-        notebooks = dict(sorted({**self.notebooks, notebook: result}.items()))
-        return CourseRun(self.profile, self.versions, self.machine, notebooks)
+        notebooks = {**self.notebooks, notebook: result}
+        return replace(self, notebooks=dict(sorted(notebooks.items())))
 
     def as_json(self) -> dict[str, Any]:
         """The content of metrics.json."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .papermill_engine import Outcome, Progress
 
 SCRATCH = "scratch"
-CELL_SECONDS = 1800
+CELL_SECONDS = 1800  # chosen by hand
 
 
 def run_course(

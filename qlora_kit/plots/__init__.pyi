@@ -12,7 +12,6 @@ from .figures import png as png
 from .figures import points as points
 from .figures import stacked as stacked
 from .html import html_page as html_page
-from .html import html_part as html_part
 from .html import html_table as html_table
 from .html import picture as picture
 from .style import BASE as BASE

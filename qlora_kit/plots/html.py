@@ -38,20 +38,12 @@ def html_page(title: str, body: str, /, **values: Any) -> str:
         The page's HTML.
     """
     helpers = {"html_table": html_table, "picture": picture}
-    content = html_part(body, **helpers | values)
-    return html_part(_PAGE, title=title, body=content) + "\n"
+    content = _render(body, **helpers | values)
+    return _render(_PAGE, title=title, body=content) + "\n"
 
 
-def html_part(template: str, /, **values: Any) -> Markup:
-    """A piece of HTML from a jinja2 template.
-
-    Args:
-        template: its text.
-        values: what it names. Text is escaped; what is `markupsafe.Markup` is not.
-
-    Returns:
-        HTML that other templates let through as it is.
-    """
+def _render(template: str, /, **values: Any) -> Markup:
+    """A piece of HTML that other templates let through as it is."""
     return Markup(Template(template, autoescape=True).render(values))
 
 
@@ -63,7 +55,7 @@ def html_table(head: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool
         rows: the cells of each row.
         numbers: set all columns but the first as numbers.
     """
-    return html_part(_TABLE, head=head, rows=rows, numbers=numbers)
+    return _render(_TABLE, head=head, rows=rows, numbers=numbers)
 
 
 def picture(data: str, alt: str) -> Markup:
@@ -73,4 +65,4 @@ def picture(data: str, alt: str) -> Markup:
         data: a PNG in base64.
         alt: says what the picture shows, for those who cannot see it.
     """
-    return html_part(_PICTURE, data=data, alt=alt)
+    return _render(_PICTURE, data=data, alt=alt)

@@ -165,11 +165,16 @@ def test_the_baseline_takes_values_and_keeps_bands_that_somebody_chose(tmp_path)
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "[]", '{"one": []}', '{"one": {"m": {"value": 1, "unit": ""}}}',
-     '{"one": {"m": {"value": "1", "unit": "", "band": 1}}}',
-     '{"one": {"m": {"value": 1, "unit": "", "band": -1}}}',
-     '{"one": {"m": {"value": NaN, "unit": "", "band": 1}}}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        '{"one": []}',
+        '{"one": {"m": {"value": 1, "unit": ""}}}',
+        '{"one": {"m": {"value": "1", "unit": "", "band": 1}}}',
+        '{"one": {"m": {"value": 1, "unit": "", "band": -1}}}',
+        '{"one": {"m": {"value": NaN, "unit": "", "band": 1}}}',
+    ],
+)
 def test_a_damaged_baseline_is_named(tmp_path, text):
     (tmp_path / "smoke.json").write_text(text)
     with pytest.raises(KitError, match=r"smoke.json cannot be read"):

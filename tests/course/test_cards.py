@@ -16,8 +16,10 @@ MAP = "## The map\n\n| lesson | you | minutes |\n|---|---|---|\n| [two](01_b.ipy
 
 @pytest.fixture
 def notebooks(tmp_path):
-    for name, cells in (("00_start_here", [CARD + "| memory (GB) | ? | ? | ? |", MAP]),
-                        ("01_b", [CARD + "| memory (GB) | ? | ? | ? |", "text"])):  # fmt: skip
+    for name, cells in (
+        ("00_start_here", [CARD + "| memory (GB) | ? | ? | ? |", MAP]),
+        ("01_b", [CARD + "| memory (GB) | ? | ? | ? |", "text"]),
+    ):
         made = new_notebook(cells=[new_markdown_cell(text) for text in cells])
         nbformat.write(made, tmp_path / f"{name}.ipynb")
     return tmp_path

@@ -105,5 +105,10 @@ def test_a_name_that_stands_twice_is_found():
 
 def test_numbers_are_shown_short():
     assert [short(x) for x in (0.123456, 28.4, 138196, -2500.4, 1e15, 0)] == [
-        "0.1235", "28.4", "138,196", "-2,500", "1e+15", "0",
-    ]  # fmt: skip
+        "0.1235",
+        "28.4",
+        "138,196",
+        "-2,500",
+        "1e+15",
+        "0",
+    ]

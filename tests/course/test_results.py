@@ -28,8 +28,11 @@ def result(loss, held=True, **changes):
 @pytest.fixture
 def room(tmp_path):
     """Three students: two run folders and a file."""
-    for name, one in (("bob", result(3.0)), ("ann", result(1.0)),
-                      ("cy<b>", result(7.0, False, status="failed", message="a & b"))):  # fmt: skip
+    for name, one in (
+        ("bob", result(3.0)),
+        ("ann", result(1.0)),
+        ("cy<b>", result(7.0, False, status="failed", message="a & b")),
+    ):
         folder = tmp_path / "room" / name
         folder.mkdir(parents=True)
         write_run(CourseRun("smoke", {}, f"cpu of {name}", {LESSON: one}), folder)
@@ -102,8 +105,9 @@ def test_saved_notebooks_become_a_students_file(tmp_path):
     assert path == tmp_path / "ann.json"
     run = read_run(path)
     assert {name: one.status for name, one in run.notebooks.items()} == {
-        "01_a": "passed", "02_b": "failed",
-    }  # fmt: skip
+        "01_a": "passed",
+        "02_b": "failed",
+    }
     assert run.notebooks["02_b"].message == "1 of 2 cells were run"
     assert run.notebooks["01_a"].claims == (Claim("a", True, {"n": 2}),)
     assert run.notebooks["01_a"].metrics == (Metric("m", 0.5, ""),)

@@ -16,7 +16,7 @@ from nbformat import v4
 from rich.console import Console
 
 from qlora_kit import KitError
-from qlora_kit.course import papermill_engine, read_run, run_course, write_baseline
+from qlora_kit.course import papermill_engine, read_run, report, run_course, write_baseline
 from qlora_kit.course import progress as progress_file
 from qlora_kit.course.baselines import Expected
 from qlora_kit.course.lessons.claims import Metric
@@ -31,24 +31,40 @@ PIXEL = (
 )
 GOOD = [
     ("parameters", "n = 1\nrate: float = 2e-4\nname = 'x'\n# note = 3"),
-    ("", "from pathlib import Path\nfrom qlora_kit.course import claim, record\n"
-         "import sys\nPath('litter.txt').write_text('x')"),
-    ("", f"claim('same_python', sys.executable == {sys.executable!r})\n"
-         "claim('given', n == 2, n=n)"),
+    (
+        "",
+        "from pathlib import Path\nfrom qlora_kit.course import claim, record\n"
+        "import sys\nPath('litter.txt').write_text('x')",
+    ),
+    (
+        "",
+        f"claim('same_python', sys.executable == {sys.executable!r})\nclaim('given', n == 2, n=n)",
+    ),
     ("", "record('perplexity', 28.4, 'nats a token')\nrecord('speed', 9.0, 'tokens/s')"),
-    ("", "from IPython.display import display\n"
-         f"display({{'image/png': {PIXEL!r}}}, raw=True,\n"
-         "        metadata={'image/png': {'alt': 'A <dot>'}})"),
-]  # fmt: skip
+    (
+        "",
+        "from IPython.display import display\n"
+        f"display({{'image/png': {PIXEL!r}}}, raw=True,\n"
+        "        metadata={'image/png': {'alt': 'A <dot>'}})",
+    ),
+]
 COURSE = {
     "01_good": GOOD,
-    "02_false": [("", "from qlora_kit.course import claim\nclaim('never', 1 > 2, one=1, two=2)\n"
-                  "claim('always', True)")],
+    "02_false": [
+        (
+            "",
+            "from qlora_kit.course import claim\nclaim('never', 1 > 2, one=1, two=2)\n"
+            "claim('always', True)",
+        )
+    ],
     "03_error": [("", "x = 1"), ("", "raise ValueError('<b>no</b> & never')")],
     "04_hang": [("", "import time\ntime.sleep(100)")],
     "05_killed": [
-        ("", "import os, signal, subprocess, time\nchild = subprocess.Popen(['sleep', '200'])\n"
-             "open('child', 'w').write(str(child.pid))\ntime.sleep(0.6)"),
+        (
+            "",
+            "import os, signal, subprocess, time\nchild = subprocess.Popen(['sleep', '200'])\n"
+            "open('child', 'w').write(str(child.pid))\ntime.sleep(0.6)",
+        ),
         ("", "os.kill(os.getpid(), signal.SIGKILL)"),
     ],
     "06_leaves": [("", "import sys\nsys.exit(0)"), ("", "never = 1")],
@@ -56,7 +72,7 @@ COURSE = {
         ("raises-exception", "input('Your token: ')"),
         ("", "from qlora_kit.course import claim\nclaim('went_on', True)"),
     ],
-}  # fmt: skip
+}
 
 
 def write_notebook(path, cells):
@@ -80,16 +96,25 @@ def ran(tmp_path_factory):
     """All of the notebooks above, run once, with braces in the path and a broken python3."""
     folder = tmp_path_factory.mktemp("a {course}")
     books = write_course(folder / "notebooks", COURSE, smoke="01_good: {n: 2}")
-    write_baseline({"01_good": {"perplexity": Expected(20.0, "nats a token", 1.0)}},
-                   folder / "baselines" / "smoke.json")  # fmt: skip
+    write_baseline(
+        {"01_good": {"perplexity": Expected(20.0, "nats a token", 1.0)}},
+        folder / "baselines" / "smoke.json",
+    )
     spec = folder / "jupyter" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["/no/such/python"], "display_name": "x"}))
     with pytest.MonkeyPatch.context() as patch, open(folder / "console.txt", "w") as file:
         patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
         patch.chdir(folder)
-        run = run_course([], "smoke", Path("out"), books, timeout=5, console=Console(file=file),
-                         baselines=folder / "baselines")  # fmt: skip
+        run = run_course(
+            [],
+            "smoke",
+            Path("out"),
+            books,
+            timeout=5,
+            console=Console(file=file),
+            baselines=folder / "baselines",
+        )
     return run, folder / "out"
 
 
@@ -126,8 +151,9 @@ def test_results_are_recorded(ran):
     run, out = ran
     good = run.notebooks["01_good"]
     assert [(claim.name, claim.held, claim.numbers) for claim in good.claims] == [
-        ("same_python", True, {}), ("given", True, {"n": 2.0}),
-    ]  # fmt: skip
+        ("same_python", True, {}),
+        ("given", True, {"n": 2.0}),
+    ]
     assert good.metrics[0] == Metric("perplexity", 28.4, "nats a token")
     assert 0.02 < good.peak_rss_gb < 2
     assert good.minutes > 0
@@ -158,8 +184,12 @@ def test_what_notebooks_write_stays_in_their_scratch_folder(ran):
     _, out = ran
     assert (out / "scratch" / "01_good" / "litter.txt").exists()
     assert {path.name for path in out.parent.iterdir()} == {
-        "notebooks", "baselines", "jupyter", "console.txt", "out",
-    }  # fmt: skip
+        "notebooks",
+        "baselines",
+        "jupyter",
+        "console.txt",
+        "out",
+    }
 
 
 def test_a_dead_kernel_leaves_no_process(ran):
@@ -227,9 +257,12 @@ def test_after_an_interruption_the_same_command_goes_on(tmp_path):
     write_course(tmp_path / "notebooks", {"01_a": [("", "x = 1")], "02_b": [("", wait)]})
     command = [sys.executable, "-m", "qlora_kit.cli", "course", "run", "--profile", "smoke"]
     started = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells hide it from jobs
-    )  # fmt: skip
+    )
     out = tmp_path / "runs" / "course-smoke"
     begun = out / "scratch" / "02_b" / "begun"
     while not begun.exists():
@@ -343,6 +376,18 @@ def test_a_report_without_a_baseline_says_new(ran, tmp_path):
     assert (
         "<td>28.4 nats a token</td><td>-</td><td>new</td>" in save_report(run, tmp_path).read_text()
     )
+
+
+def test_a_later_report_does_not_read_the_earlier_lessons_again(ran, tmp_path, monkeypatch):
+    run, out = ran
+    (tmp_path / "executed").symlink_to(out / "executed")
+    save_report(run, tmp_path)
+    paths = []
+    monkeypatch.setattr(
+        report, "read_notebook", lambda path: paths.append(path) or v4.new_notebook()
+    )
+    assert "A &lt;dot&gt;" in save_report(run, tmp_path).read_text()
+    assert "01_good" not in {path.stem for path in paths}  # the last may be too new to be known
 
 
 @pytest.mark.parametrize("command", ["run", "compare", "baseline"])

@@ -39,13 +39,19 @@ def lesson(number, title, after):
     cells = [
         new_markdown_cell(f"# {number} · {title}\n\nYou will see.\n\n{CARD}\n\n{BADGE}\n\n{after}"),
         new_markdown_cell("## A formula\n\nIt is $x \\cdot 2$, and\n\n$$\\sum_{i=1}^n x_i$$"),
-        new_code_cell(LONG, execution_count=1, outputs=[
-            new_output("stream", name="stdout", text="wide " * 60 + "\n"), output(bar),
-            output(data, **told), output({"text/html": painted._repr_html_()}),
-        ]),
+        new_code_cell(
+            LONG,
+            execution_count=1,
+            outputs=[
+                new_output("stream", name="stdout", text="wide " * 60 + "\n"),
+                output(bar),
+                output(data, **told),
+                output({"text/html": painted._repr_html_()}),
+            ],
+        ),
         new_markdown_cell("## What you measured"),
         new_code_cell('claim("down", True)', execution_count=2, outputs=[output(claim)]),
-    ]  # fmt: skip
+    ]
     notebook = new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     return notebook

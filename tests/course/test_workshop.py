@@ -13,7 +13,7 @@ from qlora_kit.course import check_machine, pack_folder, readiness_line, student
 from qlora_kit.course.notebooks import find_notebooks
 from qlora_kit.course.workshop import install
 from qlora_kit.course.workshop.folder import _describe
-from qlora_kit.course.workshop.wheelhouse import Target, collect
+from qlora_kit.course.workshop.wheelhouse import Target, _pip_settings, collect
 from qlora_kit.machine import Check, cache_home
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,20 @@ def test_a_missing_wheel_is_named_with_its_machine(index, tmp_path):
     kit = wheel(tmp_path / "kit", "kit", "base")
     with pytest.raises(KitError, match=r"no wheel of onlywin.* for Python 3.13 on windows"):
         collect(index, kit, [], Target("3.13", "windows"), ROOT / "constraints.txt")
+
+
+def test_a_mac_is_as_new_as_its_wheels(index, tmp_path):
+    wheel(tmp_path / "shelf", "onlymac", tag="cp312-cp312-macosx_14_0_arm64")
+    kit = wheel(tmp_path / "kit", "kit", "onlymac")
+    collect(index, kit, [], Target("3.12", "mac"), ROOT / "constraints.txt")
+    assert names(index) == ["onlymac"]
+
+
+def test_uv_is_told_pips_index_where_no_other_user_sees_it(index, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://ann:secret@example.org/simple")
+    variables, options = _pip_settings()
+    assert variables["UV_DEFAULT_INDEX"] == "https://ann:secret@example.org/simple"
+    assert options == ["--no-index"]
 
 
 def test_targets_are_this_machine_and_those_that_were_named(tmp_path):

@@ -26,10 +26,29 @@ from .prose import alt_text, links, numbers_in_prose, repository
 from .seeds import seed_before_random
 
 GATES = (
-    title_and_card, objectives, setup_cell, parameters, size, headings_in_order, exercise_cells,
-    solutions, claims, reading_list, stripped, kernel_and_ids, valid, names, imports,
-    package_not_copied, nothing_asked, seed_before_random, drift, links, repository,
-    numbers_in_prose, alt_text,
-)  # fmt: skip
+    title_and_card,
+    objectives,
+    setup_cell,
+    parameters,
+    size,
+    headings_in_order,
+    exercise_cells,
+    solutions,
+    claims,
+    reading_list,
+    stripped,
+    kernel_and_ids,
+    valid,
+    names,
+    imports,
+    package_not_copied,
+    nothing_asked,
+    seed_before_random,
+    drift,
+    links,
+    repository,
+    numbers_in_prose,
+    alt_text,
+)
 
 __all__ = ["GATES", "drift_in_file", "read", *(gate.__name__ for gate in GATES)]

@@ -16,11 +16,11 @@ Scoped = tuple[ast.AST, dict[str, str], dict[str, set[str]]]
 
 # transformers' from_pretrained takes these out of **kwargs, where no signature shows them;
 # a test looks each of them up in the installed source.
-FROM_PRETRAINED = frozenset({
-    "attn_implementation", "cache_dir", "config", "device_map", "dtype", "gguf_file",
-    "local_files_only", "max_memory", "padding_side", "quantization_config", "revision",
-    "subfolder", "token", "trust_remote_code", "use_safetensors",
-})  # fmt: skip
+_TAKEN = """
+attn_implementation cache_dir config device_map dtype gguf_file local_files_only max_memory
+padding_side quantization_config revision subfolder token trust_remote_code use_safetensors
+"""
+FROM_PRETRAINED = frozenset(_TAKEN.split())
 
 
 def inside(scope: ast.AST) -> Iterator[ast.AST]:

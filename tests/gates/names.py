@@ -1,4 +1,7 @@
-"""Names that a cell uses before any cell has defined them."""
+"""Names that a cell uses before any cell has defined them.
+
+More than ruff's F821: a function that is called before the cell that defines what its body needs.
+"""
 
 import ast
 import builtins
@@ -130,14 +133,14 @@ class Reader:
 
 def names(notebook: NotebookNode, path: Path) -> list[str]:
     """It runs for its author, whose kernel still holds the name from a cell deleted since."""
-    reader, said = Reader(), []
+    reader, problems = Reader(), []
     for index, cell in code(notebook):
         try:
             reader.block(ast.parse(python(cell)).body)
         except SyntaxError as error:
-            said.append(problem(path, index, f"line {error.lineno}: {error.msg}"))
-        said += [problem(path, index, f"'{n}' is not defined yet") for n in reader.unknown]
+            problems.append(problem(path, index, f"line {error.lineno}: {error.msg}"))
+        problems += [problem(path, index, f"'{n}' is not defined yet") for n in reader.unknown]
         reader.unknown.clear()
     reader.look_up(set(reader.later))  # bodies that no cell called
-    said += [f"{path.name}: '{name}' is never defined" for name in reader.unknown]
-    return said
+    problems += [f"{path.name}: '{name}' is never defined" for name in reader.unknown]
+    return problems

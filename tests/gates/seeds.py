@@ -10,10 +10,9 @@ from .cells import aliases, called, dotted, problem, trees
 
 # Each family of random numbers has a state of its own, and a seed of its own.
 FAMILIES = frozenset({"torch", "numpy", "random"})
-TORCH = {
-    "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson",
-    "rand_like", "randn_like", "randint_like",
-}  # fmt: skip
+_TORCH = "rand randn randint randperm normal bernoulli multinomial poisson "
+_LIKE = "rand_like randn_like randint_like"
+TORCH = {*_TORCH.split(), *_LIKE.split()}
 LAYERS = {"Linear", "Embedding", "Conv1d", "Conv2d", "LSTM", "GRU", "MultiheadAttention"}
 IN_PLACE = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "trunc_normal_"}
 NOT_DRAWN = {"zeros_", "ones_", "constant_", "eye_", "dirac_", "calculate_gain"}

@@ -32,8 +32,8 @@ def check(exercise: str, answer: Any) -> str:
     Raises:
         KitError: there is no such exercise.
     """
-    verdict, said = judge(exercise, answer)
-    print(f"Exercise {exercise}: {verdict}. {said}".rstrip())
+    verdict, message = judge(exercise, answer)
+    print(f"Exercise {exercise}: {verdict}. {message}".rstrip())
     return verdict
 
 
@@ -54,10 +54,10 @@ def judge(exercise: str, answer: Any) -> tuple[str, str]:
     except Hint as hint:
         return NOT_YET, str(hint)
     except Exception as problem:  # a learner's function may raise anything
-        said = f"It stopped with {type(problem).__name__}: {problem}"
-        if "cannot be multiplied" in said:
-            said += ". Each row of x is one input: products look like x @ W.t()."
-        return NOT_YET, said
+        message = f"It stopped with {type(problem).__name__}: {problem}"
+        if "cannot be multiplied" in message:
+            message += ". Each row of x is one input: products look like x @ W.t()."
+        return NOT_YET, message
 
 
 class _UnattemptedError(Exception):
@@ -88,7 +88,7 @@ def number(answer: Any) -> float:
     """A learner's answer as a number.
 
     Args:
-        answer: what was given.
+        answer: the learner's.
 
     Raises:
         Hint: it is not a number.
@@ -99,15 +99,15 @@ def number(answer: Any) -> float:
         raise Hint(f"This exercise asks for a number, and got {answer!r}.") from None
 
 
-def near(given: Any, expected: float, tolerance: float = 0.01) -> bool:
+def near(answer: Any, expected: float, tolerance: float = 0.01) -> bool:
     """Whether a number is right up to a relative tolerance.
 
     Args:
-        given: a number.
+        answer: a number.
         expected: the right one.
         tolerance: relative.
     """
-    return abs(number(given) - expected) <= tolerance * abs(expected)
+    return abs(number(answer) - expected) <= tolerance * abs(expected)
 
 
 def require(right: bool, hint: str) -> None:
@@ -138,6 +138,25 @@ def refuse(answer: Any, mistakes: Mapping[Any, str], tolerance: float = 0.01) ->
     for mistake, hint in mistakes.items():
         is_number = isinstance(mistake, int | float)
         require(not (near(answer, mistake, tolerance) if is_number else answer == mistake), hint)
+
+
+def expect(
+    answer: Any, right: float, mistakes: Mapping[Any, str], otherwise: str, tolerance: float = 0.01
+) -> None:
+    """Go on only with the right number.
+
+    Args:
+        answer: a number.
+        right: the right one.
+        mistakes: see `refuse`.
+        otherwise: the hint where no mistake fits.
+        tolerance: of all numbers, relative.
+
+    Raises:
+        Hint: another number.
+    """
+    refuse(answer, mistakes, tolerance)
+    require(near(answer, right, tolerance), otherwise)
 
 
 def choice(right: str, wrong: Mapping[str, str], words: str, reason: str) -> Callable[[Any], str]:

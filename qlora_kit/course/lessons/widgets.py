@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import KitError, plots
 from ...from_scratch import dequantize_4bit, low_rank, quantize_4bit, rank_errors
-from ...plots import bundle, html_part
+from ...plots import bundle
 from .claims import COURSE_VARIABLE
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
@@ -48,6 +48,7 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
     buttons, to go from cell to cell.
     """
     import ipywidgets
+    from markupsafe import Markup
 
     picture = ipywidgets.HTML(bundle(first)[0]["text/html"])
     sliders = {
@@ -66,7 +67,7 @@ def _panel(draw: Callable[..., Any], first: Any, choices: dict[str, Sequence[Any
             figure = draw(**{name: slider.value for name, slider in sliders.items()})
             picture.value = bundle(figure)[0]["text/html"]
         except KitError as problem:
-            picture.value = html_part("<p>{{ problem }}</p>", problem=problem)
+            picture.value = Markup("<p>{}</p>").format(str(problem))
 
     for slider in sliders.values():
         slider.observe(redraw, names="value")

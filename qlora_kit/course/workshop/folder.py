@@ -134,7 +134,8 @@ def _describe(folder: Path, targets: Sequence[Target], extras: Sequence[str]) ->
     description = {
         "version": __version__,
         "extras": ",".join(extras),
-        "needs_gb": round(4 * size / GB, 1),  # wheels are packed tightly; an environment is not
+        # Wheels are packed tightly, an environment is not; the factor is chosen by hand.
+        "needs_gb": round(4 * size / GB, 1),
         "targets": [
             {
                 "python": target.python,

@@ -18,12 +18,14 @@ MISTAKES = {
         (lambda out, inside, r: r * (out + inside) + out, "16,896"),
     ],
     "02.2": [
-        (lora(lambda alpha, r: 1), "not scaled"), (lora(lambda alpha, r: alpha), "divide it"),
-        (lora(lambda alpha, r: r / alpha), "upside down"), (lora(lambda a, r: a / 6), "inputs"),
+        (lora(lambda alpha, r: 1), "not scaled"),
+        (lora(lambda alpha, r: alpha), "divide it"),
+        (lora(lambda alpha, r: r / alpha), "upside down"),
+        (lora(lambda a, r: a / 6), "inputs"),
         (lora(lambda alpha, r: alpha / r**0.5), "rsLoRA"),
         (lambda x, W, A, B, alpha: W @ x, "Each row of x"),
         (lora(lambda alpha, r: alpha / r, base=False), "missing"),
         (lora(lambda alpha, r: alpha / r, inside=True), "Only the adapter"),
     ],
     "02.3": [("A", "its gradient"), ("both", "nothing could"), ("neither", "through the other")],
-}  # fmt: skip
+}

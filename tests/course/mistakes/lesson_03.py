@@ -13,8 +13,10 @@ def gradients(s_power=1, swap=False, turn=False):
 
 MISTAKES = {
     "03.1": [
-        (gradients(s_power=0), "scale s"), (gradients(swap=True), "swapped"),
-        (gradients(turn=True), "transposed"), (lambda x, dy, A, B, s: dy, "two things"),
+        (gradients(s_power=0), "scale s"),
+        (gradients(swap=True), "swapped"),
+        (gradients(turn=True), "transposed"),
+        (lambda x, dy, A, B, s: dy, "two things"),
     ],
     "03.2": [(8192, "does not fit"), (512, "a longer one"), (3000, "Choose one")],
-}  # fmt: skip
+}

@@ -23,11 +23,17 @@ MISTAKES = {
         (kept(lambda p, v, both: min(1, len(v) / len(p))), "loses $20"),
         (kept(lambda p, v, both: len(both) / len(p), none=0), "nothing to lose"),
         (lambda p, v: sum(f in numbers(v) for f in numbers(p)) / len(numbers(p)), "by zero"),
-        (lambda p, v: sum(f in v for f in numbers(p)) / len(numbers(p)) if numbers(p) else 1,
-         "whole figures"),
+        (
+            lambda p, v: sum(f in v for f in numbers(p)) / len(numbers(p)) if numbers(p) else 1,
+            "whole figures",
+        ),
         (kept(lambda p, v, both: len(both) / len(p), pattern=r"\d+"), "one figure"),
-        (lambda p, v: len({*numbers(p)} & {*numbers(v)}) / len({*numbers(p)}) if numbers(p) else 1,
-         "stands there twice"),
+        (
+            lambda p, v: (
+                len({*numbers(p)} & {*numbers(v)}) / len({*numbers(p)}) if numbers(p) else 1
+            ),
+            "stands there twice",
+        ),
     ],
     "06.2": [
         (lambda base, adapter, n: n * adapter / (n * base), "add it, once"),
@@ -39,7 +45,8 @@ MISTAKES = {
         (lambda base, adapter, n: (base + 3 * adapter) / (3 * base), "use n"),
     ],
     "06.3": [
-        ("lost the voice", "Look at the second"), ("kept both", "different news"),
+        ("lost the voice", "Look at the second"),
+        ("kept both", "different news"),
         ("the classifier", "Answer with"),
     ],
-}  # fmt: skip
+}

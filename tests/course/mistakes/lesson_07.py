@@ -31,12 +31,16 @@ MISTAKES = {
     "07.2": [
         (error(lambda spread, n: spread), "root of n"),
         (error(lambda spread, n: spread / n**0.5, statistics.pstdev), "n - 1"),
-        (lambda a, b: ((statistics.variance(a) + statistics.variance(b)) / len(a)) ** 0.5,
-         "strangers"),
+        (
+            lambda a, b: ((statistics.variance(a) + statistics.variance(b)) / len(a)) ** 0.5,
+            "strangers",
+        ),
         (error(lambda spread, n: spread / n), "not with n"),
         (error(lambda spread, n: spread**2 / n), "variance"),
     ],
     "07.3": [
-        ("no loss that matters", "begin"), ("a loss that matters", "end"), ("maybe", "Answer with"),
+        ("no loss that matters", "begin"),
+        ("a loss that matters", "end"),
+        ("maybe", "Answer with"),
     ],
-}  # fmt: skip
+}

@@ -20,8 +20,10 @@ MISTAKES = {
         (rows_where(lambda rows, at, q, a: later(rows, len(rows), q, a)), "after another"),
         (lambda rows: [4, 6], "copy of row 6"),
         (lambda rows: 3, "a list of row numbers"),
-        (lambda rows: [n for n, (q, a) in enumerate(rows, 1) if dict(rows[::-1])[q] != a],
-         "the one between"),
+        (
+            lambda rows: [n for n, (q, a) in enumerate(rows, 1) if dict(rows[::-1])[q] != a],
+            "the one between",
+        ),
     ],
     "08.3": [("contradiction", "twice"), ("skew", "both"), ("all", "Answer")],
-}  # fmt: skip
+}

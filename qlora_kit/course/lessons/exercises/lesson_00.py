@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import near, refuse, require
+from ..checking import expect, require
 
 
 def weight_gigabytes(answer: Any) -> str:
@@ -14,9 +14,10 @@ def weight_gigabytes(answer: Any) -> str:
         7 * 2: "That is the size in 16 bits; the question is about 4.127 bits a weight.",
         right * 1e9 / 2**30: "That is in GiB (2^30 bytes); the course counts GB, 10^9 bytes.",
     }
-    refuse(answer, mistakes)
-    require(
-        near(answer, right),
+    expect(
+        answer,
+        right,
+        mistakes,
         "Multiply the weights by the bits of each, and divide by 8 for bytes.",
     )
     return "Fourteen gigabytes in 16 bits, under four in 4: that is why a consumer GPU will do."

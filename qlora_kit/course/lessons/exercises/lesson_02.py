@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..checking import call, choice, number, refuse, require
+from ..checking import call, choice, expect, number, require
 
 
 def adapter_parameters(answer: Any) -> str:
@@ -20,10 +20,12 @@ def adapter_parameters(answer: Any) -> str:
         8 * 1536 * 8 * 576: product,
         8 * 1536 * 576: product,
     }
-    refuse(count, mistakes, tolerance=0)
-    require(
-        count == 8 * (1536 + 576),
+    expect(
+        count,
+        8 * (1536 + 576),
+        mistakes,
         f"For (1536, 576) at rank 8 it should be 16,896; yours gives {count:,.0f}.",
+        tolerance=0,
     )
     return "It grows with out + in, the full matrix with out x in: that is the whole trick."
 

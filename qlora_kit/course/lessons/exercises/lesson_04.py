@@ -52,7 +52,7 @@ def share_of_padding(answer: Any) -> str:
     }
     refuse(share, mistakes)
     require(
-        abs(share) >= 1e-9,
+        not abs(share) < 1e-9,
         "Rows are padded to the longest of the batch; with the mean, nothing is left.",
     )
     require(

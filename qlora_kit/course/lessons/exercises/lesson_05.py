@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from ..checking import call, choice, near, number, refuse, require
+from ..checking import call, choice, expect, near, number, refuse, require
 
 _EXACT = 1e-9  # relative, as math.isclose has it
 
@@ -48,10 +48,13 @@ def f1_of(answer: Any) -> str:
         2 * 6 / (7 + 4): "Count a repeated word only as often as both have it: "
         "Counter(a) & Counter(b).",
     }
-    refuse(f1, mistakes, _EXACT)
-    require(
-        near(f1, 2 * common / (len(answered) + len(expected)), _EXACT),
+    right = 2 * common / (len(answered) + len(expected))
+    expect(
+        f1,
+        right,
+        mistakes,
         "F1 is twice the common words over the words of both together.",
+        _EXACT,
     )
     require(
         near(call(answer, ["on", "and", "on"], ["on", "on"]), 4 / 5, _EXACT),

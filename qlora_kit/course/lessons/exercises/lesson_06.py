@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import Hint, call, choice, near, number, refuse, require
+from ..checking import Hint, call, choice, expect, near, number, require
 
 
 def kept_figures(answer: Any) -> str:
@@ -14,9 +14,10 @@ def kept_figures(answer: Any) -> str:
         5 / 3: "Figures that were not in the plain text are counted as kept.",
         2 / 5: "You divide by the voiced text's figures; what matters is the plain text's.",
     }
-    refuse(share, mistakes)
-    require(
-        near(share, 2 / 3),
+    expect(
+        share,
+        2 / 3,
+        mistakes,
         f"Two of three are kept when the voice loses $20; yours gives {share:.3g}.",
     )
     try:
@@ -58,9 +59,10 @@ def share_of_bytes(answer: Any) -> str:
         3 * 170 / (170 + 3 * 20): "That is upside down: the adapters' way over the n models.",
         170 + 3 * 20: "Those are the bytes; divide them by those of n models.",
     }
-    refuse(share, mistakes)
-    require(
-        near(share, (170 + 3 * 20) / (3 * 170)),
+    expect(
+        share,
+        (170 + 3 * 20) / (3 * 170),
+        mistakes,
         f"For (170, 20, 3) it should be 230 / 510 = 0.451; yours gives {share:.3g}.",
     )
     require(

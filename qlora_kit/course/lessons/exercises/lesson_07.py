@@ -4,7 +4,7 @@ import math
 from statistics import pstdev, stdev, variance
 from typing import Any
 
-from ..checking import call, choice, near, number, refuse, require
+from ..checking import call, choice, expect, near, number, require
 
 
 def p_value(answer: Any) -> str:
@@ -20,10 +20,12 @@ def p_value(answer: Any) -> str:
         falls[2]: "That is the chance of exactly this fall, on one side.",
         1 - 2 * tail: "That is the chance to be more even; the p-value is the rest.",
     }
-    refuse(p, mistakes, tolerance=1e-6)
-    require(
-        near(p, 2 * tail, 1e-6),
+    expect(
+        p,
+        2 * tail,
+        mistakes,
         f"For 9 and 2 it should be {2 * tail:.4f}; yours gives {p:.4f}.",
+        tolerance=1e-6,
     )
     require(
         near(call(answer, 2, 9), 2 * tail, 1e-6),
@@ -54,10 +56,12 @@ def standard_error(answer: Any) -> str:
         stdev(gaps) / 6: "The spread shrinks with the root of n, not with n.",
         variance(gaps) / 6: "That is the variance of the mean; take its root.",
     }
-    refuse(error, mistakes, tolerance=1e-6)
-    require(
-        near(error, right, 1e-6),
+    expect(
+        error,
+        right,
+        mistakes,
         f"For the check's six questions it is {right:.4f}; yours gives {error:.4f}.",
+        tolerance=1e-6,
     )
     return "Twice this on either side is nearly the bootstrap's interval, when questions are many."
 

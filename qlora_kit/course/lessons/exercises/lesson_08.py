@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import Hint, call, choice, near, refuse, require
+from ..checking import Hint, call, choice, expect, refuse, require
 
 
 def dose(answer: Any) -> str:
@@ -13,8 +13,12 @@ def dose(answer: Any) -> str:
         6: "That is in percent; the share lies from 0 to 1.",
         1.5: "Four labelers make no mistakes: multiply her share by a fifth, not by five.",
     }
-    refuse(answer, mistakes)
-    require(near(answer, 0.06), "Her rows are a fifth of the set, and 30 % of those are wrong.")
+    expect(
+        answer,
+        0.06,
+        mistakes,
+        "Her rows are a fifth of the set, and 30 % of those are wrong.",
+    )
     return "One careless hand in five: the curve above says what about such a dose does."
 
 

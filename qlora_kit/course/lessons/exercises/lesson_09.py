@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..checking import call, choice, near, number, refuse, require
+from ..checking import call, choice, expect, near, number, refuse, require
 
 
 def gigabytes(answer: Any) -> str:
@@ -35,17 +35,21 @@ def percentile(answer: Any) -> str:
         8.5: "That is the mean of all; it is what a percentile is there to replace.",
         5.5: "That lies between two values; the percentile here is always one of them.",
     }
-    refuse(median, mistakes, tolerance=1e-6)
-    require(
-        near(median, 5.0, 1e-6),
+    expect(
+        median,
+        5.0,
+        mistakes,
         f"Half of the check's ten values do not exceed 5.0; yours gives {median:g}.",
+        tolerance=1e-6,
     )
     p95 = number(call(answer, values, 0.95))
     rank = "Nine of ten are only 90 %; for 95 % the rank must be rounded up."
-    refuse(p95, {9.0: rank}, tolerance=1e-6)
-    require(
-        near(p95, 40.0, 1e-6),
+    expect(
+        p95,
+        40.0,
+        {9.0: rank},
         f"Of ten values the 95th percentile is the largest, 40; yours gives {p95:g}.",
+        tolerance=1e-6,
     )
     require(
         near(call(answer, values, 1.0), 40.0, 1e-6),
