@@ -166,7 +166,7 @@ def _is_proven(layer: Any) -> bool:
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(4, base.in_features, generator=generator, device="cpu").requires_grad_()
         with ExitStack() as stack:
-            patch(stack, base, dense=base.dense.float())
+            patch(stack, base, dense=base.dense.float().clone())  # no tensor of inference mode
             ways = [lambda: _adapted_forward(layer, x), lambda: type(layer).forward(layer, x)]
             return largest_difference(ways, [x, *(w for w in weights if w.requires_grad)])
 

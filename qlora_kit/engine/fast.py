@@ -25,7 +25,7 @@ from .loss import bare_head
 from .merged import merged_layers
 from .parallel import workers
 
-# For activations, when weights are copied. Chosen by hand: the bundled model trains in half of it.
+# Left for activations when weights are copied; chosen by hand.
 _RESERVE_BYTES = 1_500_000_000
 
 

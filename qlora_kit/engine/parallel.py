@@ -41,8 +41,12 @@ def accumulate(
 
     Args:
         parameters: what is trained.
-        loss_of: a micro-batch's loss; must draw no random numbers.
+        loss_of: a micro-batch's loss, called by several threads at once: it must draw no random
+            numbers, and its model have no hooks that one thread sets for another to meet.
         batches: the micro-batches, the largest first.
+
+    Returns:
+        The sum of their losses.
     """
     import torch
 

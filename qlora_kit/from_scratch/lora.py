@@ -8,7 +8,6 @@ PEFT does the work in training; this module is how one sees that nothing else ha
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -71,8 +70,8 @@ def rank_errors(W: torch.Tensor) -> torch.Tensor:
         (min(out, in) + 1,): the relative Frobenius error |W - B A| / |W| at ranks 0, 1, 2, ...
     """
     energy = torch.linalg.svdvals(W.float()).square()
-    left = energy.flip(0).cumsum(0).flip(0)
-    return torch.cat([left, left.new_zeros(1)]).clamp(min=0).div(left[0]).sqrt()
+    rest = energy.flip(0).cumsum(0).flip(0)
+    return torch.cat([rest, rest.new_zeros(1)]).clamp(min=0).div(rest[0]).sqrt()
 
 
 class LoraLinear(nn.Module):
@@ -151,31 +150,6 @@ class LoraLinear(nn.Module):
         return self.magnitude / norm.detach()
 
 
-def adapt(
-    model: nn.Module, targets: tuple[str, ...] = ALL_LINEAR, **settings: Any
-) -> list[LoraLinear]:
-    """Freeze a model and put a `LoraLinear` in the place of each target layer.
-
-    Args:
-        model: changed in place.
-        targets: the last parts of the layers' names.
-        settings: of `LoraLinear`: rank, alpha, rank_stabilized, dora.
-
-    Returns:
-        The adapted layers, in the model's order.
-
-    Raises:
-        KitError: no layer has such a name.
-    """
-    model.requires_grad_(False)
-    adapted = []
-    for name, parent, layer in _find(model, targets):
-        lora = LoraLinear(layer, **settings).to(layer.weight.device)
-        setattr(parent, name, lora)
-        adapted.append(lora)
-    return adapted
-
-
 def adapter_cost(model: nn.Module, rank: int, targets: tuple[str, ...] = ALL_LINEAR) -> AdapterCost:
     """What adapters of a rank would cost, without building them.
 
@@ -186,27 +160,28 @@ def adapter_cost(model: nn.Module, rank: int, targets: tuple[str, ...] = ALL_LIN
 
     Returns:
         rank * (in + out) parameters a layer, summed, in parameters and bytes.
+
+    Raises:
+        KitError: no layer has such a name.
     """
-    layers = _find(model, targets)
-    trained = sum(rank * (layer.in_features + layer.out_features) for _, _, layer in layers)
-    packed = {id(layer.weight) for _, _, layer in layers if layer.weight.dtype == torch.uint8}
+    layers = _linear_layers(model, targets)
+    shapes = [(layer.out_features, layer.in_features) for layer in layers]
+    trained = sum(rank * sum(shape) for shape in shapes)
+    packed = {id(layer.weight) for layer in layers if layer.weight.dtype == torch.uint8}
     total = sum(p.numel() for p in model.parameters() if id(p) not in packed)
-    total += sum(layer.in_features * layer.out_features for _, _, layer in layers
-                 if id(layer.weight) in packed)  # fmt: skip
+    for layer, shape in zip(layers, shapes, strict=True):
+        if id(layer.weight) in packed:
+            total += math.prod(shape)
     return AdapterCost(trained, total + trained, 4 * trained, 4 * trained, 8 * trained)
 
 
-def _find(model: nn.Module, targets: tuple[str, ...]) -> list[tuple[str, nn.Module, nn.Linear]]:
-    """(name, parent, layer) of each linear layer whose name ends in a target."""
-    found = [
-        (name, parent, layer)
-        for parent in model.modules()
-        for name, layer in parent.named_children()
-        if isinstance(layer, nn.Linear) and name in targets
-    ]
-    if not found:
-        known = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+def _linear_layers(model: nn.Module, targets: tuple[str, ...]) -> list[nn.Linear]:
+    """The linear layers whose name ends in a target."""
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    layers = [layer for name, layer in linears.items() if name.rsplit(".", 1)[-1] in targets]
+    if not layers:
+        known = sorted({name.rsplit(".", 1)[-1] for name in linears})
         raise KitError(
-            f"No linear layer is named {', '.join(targets)}. There are: {', '.join(sorted(known))}."
+            f"No linear layer is named {', '.join(targets)}. There are: {', '.join(known)}."
         )
-    return found
+    return layers

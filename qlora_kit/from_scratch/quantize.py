@@ -173,7 +173,7 @@ def quantize_4bit(
     scaled, absmax = _scale_blocks(x.reshape(-1).float(), block_size)
     if scaled.numel() % 2:
         scaled = torch.nn.functional.pad(scaled, (0, 1))  # half a byte is left: it holds a zero
-    packed = pack(_nearest(scaled, levels))
+    packed = _pack(_nearest(scaled, levels))
     nested = None
     if double_quant:
         absmax, nested = _nest(absmax)
@@ -193,7 +193,7 @@ def dequantize_4bit(quantized: Quantized4bit) -> torch.Tensor:
     """
     count = math.prod(quantized.shape)
     levels = levels_of(quantized.quant_type).to(quantized.packed.device)
-    values = levels[unpack(quantized.packed, count).long()]
+    values = levels[_unpack(quantized.packed, count).long()]
     scale = block_absmax(quantized).repeat_interleave(quantized.block_size)[:count]
     return (values * scale).reshape(quantized.shape).to(quantized.dtype)
 
@@ -207,7 +207,7 @@ def block_absmax(quantized: Quantized4bit) -> torch.Tensor:
     return nested.levels[quantized.absmax.long()] * scale + nested.offset
 
 
-def pack(codes: torch.Tensor) -> torch.Tensor:
+def _pack(codes: torch.Tensor) -> torch.Tensor:
     """Two 4-bit codes a byte, the first in the high half.
 
     Args:
@@ -222,8 +222,8 @@ def pack(codes: torch.Tensor) -> torch.Tensor:
     return (codes[::2] << 4) | codes[1::2]
 
 
-def unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
-    """The first `count` codes back from the bytes of `pack`."""
+def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` codes back from the bytes of `_pack`."""
     return torch.stack([packed >> 4, packed & 0xF], dim=1).reshape(-1)[:count]
 
 
@@ -259,8 +259,15 @@ def from_bitsandbytes(weight: Any) -> Quantized4bit:
     nested = None
     if state.nested:
         nested = NestedStatistics(state.state2.code, state.state2.absmax, state.offset)
-    return Quantized4bit(weight.data.reshape(-1), state.absmax, nested, torch.Size(state.shape),
-                         state.dtype, state.quant_type, state.blocksize)  # fmt: skip
+    return Quantized4bit(
+        packed=weight.data.reshape(-1),
+        absmax=state.absmax,
+        nested=nested,
+        shape=torch.Size(state.shape),
+        dtype=state.dtype,
+        quant_type=state.quant_type,
+        block_size=state.blocksize,
+    )
 
 
 @contextmanager

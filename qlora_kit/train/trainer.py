@@ -22,7 +22,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from ..engine import accumulate, completion_loss, fast_training
 from ..machine import Machine, trim_memory
 from ..runs import Start, save_checkpoint, step_of
-from .training import DivergedError
+from .errors import DivergedError
 
 _EXPLODED = 3.0  # times the first loss
 _TIDY_STEPS = 10  # kept memory frays as batches differ in shape; this takes the frays back

@@ -48,12 +48,9 @@ from ..runs import (
     with_room,
 )
 from .adapters import attach_adapters
+from .errors import DivergedError
 
 _LOW_MEMORY_TOKENS = 128  # at once, or one row; chosen by hand
-
-
-class DivergedError(KitError):
-    """The loss became NaN, infinite, or several times what it began with."""
 
 
 @dataclass(frozen=True)

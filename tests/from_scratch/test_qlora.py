@@ -34,6 +34,31 @@ def test_qlora_by_hand_equals_bitsandbytes_with_peft(double_quant):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.equality
+def test_qlora_by_hand_equals_what_trains():
+    from qlora_kit.engine.adapted_linear import AdaptedLinear
+    from qlora_kit.from_scratch import QLoraLinear, dequantize_4bit, quantize_4bit
+
+    torch.manual_seed(0)
+    W = quantize_4bit(torch.randn(192, 128) / 10)
+    gradients = []
+    outputs = []
+    for by_hand in (True, False):
+        torch.manual_seed(1)
+        x, A, B = (
+            torch.randn(*shape, requires_grad=True) for shape in ((2, 9, 128), (4, 128), (192, 4))
+        )
+        if by_hand:
+            y = QLoraLinear.apply(x, W, A, B, 2.0)
+        else:
+            y = AdaptedLinear.apply(x, A, B * 2.0, dequantize_4bit(W), None)
+        outputs.append(y)
+        gradients.append(torch.autograd.grad(y.square().sum(), (x, A, B)))
+    torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-4)
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).norm() < 1e-5 * other.norm()
+
+
 def test_saved_for_backward_counts_each_piece_once():
     from qlora_kit.from_scratch import saved_for_backward
 

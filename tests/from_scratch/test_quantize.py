@@ -80,7 +80,7 @@ def test_reads_a_weight_of_bitsandbytes():
 def test_the_tiny_cases_by_hand():
     x = torch.tensor([1.0, -1.0, 0.0, 0.09])
     kept = quantize.quantize_4bit(x, "nf4", 64)
-    assert quantize.unpack(kept.packed, 4).tolist() == [15, 0, 7, 8]
+    assert quantize._unpack(kept.packed, 4).tolist() == [15, 0, 7, 8]
     assert kept.packed.tolist() == [0xF0, 0x78]
     codes, scale = quantize.quantize_absmax(torch.tensor([1.27, -0.5, 0.004]), 8)
     assert codes.tolist() == [127, -50, 0]
@@ -118,7 +118,7 @@ def test_what_cannot_be_quantized_is_refused():
     with pytest.raises(KitError, match="bits"):
         quantize.quantize_absmax(torch.ones(4), 9)
     with pytest.raises(KitError, match="whole bytes"):
-        quantize.pack(torch.tensor([1, 2, 3]))
+        quantize._pack(torch.tensor([1, 2, 3]))
 
 
 def test_bits_are_what_the_paper_says_and_what_is_stored():
