@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import KitError
+from ..machine import write_bytes
 from .findings import KINDS, Audit, named_rows
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def save_figure(report: Audit, path: Path) -> Any:
     unit = f"rows with a finding, of {report.rows:,}"
     figure = plots.bars(names, f"Audit of {report.file.name}", unit, digits=0)
     try:
-        path.write_bytes(plots.png(figure))
+        write_bytes(path, plots.png(figure))
     except OSError as problem:
         raise KitError(f"{path} could not be written: {problem.strerror or problem}.") from problem
     return figure

@@ -22,7 +22,8 @@ def model_card(run: Run, description: str, parity: Parity) -> str:
     import jinja2
     from huggingface_hub import ModelCardData
 
-    base = _public(run.config.model)
+    base, result = _public(run.config.model), run.result()
+    rate = run.config.learning_rate or result.get("learning_rate")
     license = license_of(run.config.model)
     tags = ["qlora", "qlora-kit"]
     text = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
@@ -35,8 +36,8 @@ def model_card(run: Run, description: str, parity: Parity) -> str:
         bundled=BUNDLED.get(run.config.model),
         data=_public(run.config.data),
         license=license,
-        result=run.result(),
-        settings=asdict(run.config),
+        result=result,
+        settings=asdict(run.config) | {"learning_rate": rate},
         board=run.scoreboard(),
         labels=LABELS,
         interval=_interval,

@@ -11,9 +11,10 @@ from importlib.metadata import version
 def renew_pyarrow() -> None:
     """Where pip has replaced the pyarrow that is loaded, let the next import find the new one.
 
-    Colab's kernel loads pandas, and so pyarrow, before the first cell. TRL needs a newer one, and
-    half of each does not import ("size changed"): the kernel would have to be restarted. A library
-    is known by its path, so the new files are given another one. pandas keeps what it has.
+    Colab's kernel loads pandas, and so pyarrow, before the first cell. The kit installs a newer
+    one, and half of each does not import ("size changed"): the kernel would have to be restarted.
+    A library is known by its path, so the new files are given another one. pandas keeps what it
+    has.
     """
     loaded = sys.modules.get("pyarrow")
     if loaded is None or loaded.__version__ == version("pyarrow"):

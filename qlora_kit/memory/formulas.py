@@ -161,7 +161,7 @@ def workload_on(machine: Machine, **changes: Any) -> Workload:
 
 
 def is_fused(shape: ModelShape, workload: Workload) -> bool:
-    """Whether a CPU trains this model by `engine.fused_layers`, two micro-batches side by side."""
+    """Whether a CPU trains this model by engine/fused.py, two micro-batches side by side."""
     cached = workload.device == "cpu" and workload.four_bit and workload.dense_cache
     built = shape.norms == 2 and not shape.qk_norm  # as Llama, Mistral and Qwen2
     all_adapted = set(workload.adapted(shape)) == set(shape.linears)
@@ -271,7 +271,7 @@ def layer_bytes(shape: ModelShape, workload: Workload) -> int:
 
 
 def fused_layer_bytes(shape: ModelShape, workload: Workload) -> int:
-    """What one layer of `fused` keeps.
+    """What one layer of engine/fused.py keeps.
 
     A token's share, with c the bytes of a product's number: s x (the inputs of both norms; queries
     and keys; the product that values are part of; what attention returned); c x (what both norms
@@ -283,7 +283,7 @@ def fused_layer_bytes(shape: ModelShape, workload: Workload) -> int:
     hidden, q, kv, inner = shape.hidden, shape.query_width, shape.kv_width, shape.intermediate
     stream = s * (2 * hidden + (q + kv) + (q + 2 * kv) + q)
     products = c * (2 * hidden + 2 * inner + (q if c < s else 0))
-    between = 4 * (6 * r + 2 + shape.heads) + c * r
+    between = 4 * (7 * r + 2 + shape.heads)
     joined = workload.workers * s * r * (7 * hidden + 3 * (q + 2 * kv) + 5 * inner)
     return tokens_at_once(shape, workload) * (stream + products + between) + joined
 

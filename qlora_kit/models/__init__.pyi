@@ -12,7 +12,6 @@ from .gguf_files import GgufHeader as GgufHeader
 from .gguf_files import read_gguf_header as read_gguf_header
 from .loading import load as load
 from .logging import errors_only as errors_only
-from .logging import no_telemetry as no_telemetry
 from .logging import quiet as quiet
 from .sources import PRECISIONS as PRECISIONS
 from .sources import ModelRef as ModelRef

@@ -44,20 +44,3 @@ def quiet(warn: bool = False) -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-@contextmanager
-def no_telemetry() -> Iterator[None]:
-    """Inside, no library tells its makers about this machine through the Hub's client.
-
-    TRL does in the constructor of each trainer. The client reads its switch at every call, so
-    this holds also where TRL was imported before the kit, as an environment variable would not.
-    """
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_TELEMETRY
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_TELEMETRY = before

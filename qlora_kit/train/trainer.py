@@ -3,8 +3,7 @@ of rows that a resumed run repeats, checkpoints that are whole, and to stop when
 
 Why not TRL's `SFTTrainer`: of what it adds (the data's preparation, collators, the loss, the
 adapters' dtype) nothing would be left here, and rounding adapters to bf16 had to be undone. TRL
-stays what training is held against, unmodified (`tests/train/test_trl.py`: the same losses), and
-what trains on preferences.
+stays what training is held against, unmodified: `tests/train/test_trl.py`, the same losses.
 """
 
 import math

@@ -12,6 +12,7 @@ import ast
 import importlib
 import inspect
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FUNCTIONS = {
     "transformers.Trainer.compute_loss_context_manager": "self",
     "transformers.trainer_pt_utils.get_length_grouped_indices": "lengths batch_size",
     "transformers.PreTrainedModel.get_decoder": "self",
+    "transformers.conversion_mapping.get_model_conversion_mapping": "model",
     "papermill.clientwrap.PapermillNotebookClient.execute": "self",
     "papermill.engines.NotebookExecutionManager.cell_exception": "self cell cell_index",
     "papermill.execute.remove_error_markers": "nb",
@@ -37,6 +39,7 @@ FUNCTIONS = {
 ATTRIBUTES = {
     "module": "_forward_hooks _forward_pre_hooks _backward_hooks",
     "model": "_is_stateful",
+    "loaded": "_weight_conversions",
     "config": "_attn_implementation _name_or_path hidden_act attention_dropout",
     "arguments": "_n_gpu train_sampling_strategy",
     "lora": "active_adapters disable_adapters lora_A lora_B lora_bias lora_dropout lora_variant"
@@ -106,9 +109,13 @@ def _objects() -> dict[str, Any]:
     adapted = get_peft_model(
         torch.nn.Sequential(torch.nn.Linear(4, 4)), LoraConfig(r=2, target_modules=["0"])
     )
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        loaded = LlamaForCausalLM.from_pretrained(folder)
     return {
         "module": torch.nn.Linear(2, 2),
         "model": model,
+        "loaded": loaded,
         "config": config,
         "arguments": TrainingArguments(use_cpu=True),
         "lora": adapted.base_model.model[0],
