@@ -29,11 +29,13 @@ def train(
     if as_json:
         speed = {"tokens_per_second": run.tokens_per_second}
         print(json.dumps(asdict(run) | speed | {"path": str(run.path)}))
-        return
-    print(
-        f"{run.status} after {run.steps} steps: loss {run.loss:.3f}, "
-        f"{run.tokens_per_second:.0f} tokens a second, {run.peak_rss_gb:.1f} GB. "
-        f"The adapter is in {run.path}"
-    )
+    else:
+        print(
+            f"{run.status} after {run.steps} steps at a learning rate of {run.learning_rate:g}: "
+            f"loss {run.loss:.3f}, {run.tokens_per_second:.0f} tokens a second, "
+            f"{run.peak_rss_gb:.1f} GB. The adapter is in {run.path}"
+        )
+        if run.status == "interrupted":
+            print("Go on with the same command and --resume.")
     if run.status == "interrupted":
-        print("Go on with the same command and --resume.")
+        raise typer.Exit(130)

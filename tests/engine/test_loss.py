@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from qlora_kit.data import IGNORED
+from qlora_kit.data import IGNORED, MicroBatchCollator
 from qlora_kit.engine import completion_loss
 from qlora_kit.engine.loss import HeadLoss, bare_head
 from qlora_kit.models import load
+from tests.helpers import CPU
 
 
 def rows():
@@ -73,3 +74,19 @@ def test_the_heads_loss_equals_cross_entropy_over_all_logits():
 def test_no_labels_are_no_loss():
     h = torch.randn(0, 4, requires_grad=True)
     assert HeadLoss.apply(h, torch.randn(9, 4), torch.zeros(0, dtype=torch.long)) == 0
+
+
+def test_the_loss_equals_transformers_own_over_all_logits(tiny):
+    model, _ = load(str(tiny), "nf4", CPU)
+    rows = [
+        {
+            "input_ids": list(range(3, 3 + size)),
+            "labels": [IGNORED] * (size - end) + end * [5],
+        }
+        for size, end in ((30, 9), (22, 5), (11, 3))
+    ]
+    [batch] = MicroBatchCollator(0, 10_000)(rows)["micro_batches"]
+    with torch.no_grad():
+        expected = model(**batch).loss.item()
+        got = completion_loss(model, batch).item() / (9 + 5 + 3)
+    assert got == pytest.approx(expected, rel=1e-5)

@@ -44,15 +44,21 @@ def test_the_patches_of_a_run_are_undone_at_the_end(monkeypatch, tmp_path, base)
         yield
         open_patches.remove(name)
 
-    monkeypatch.setattr(session_file, "load_run", lambda run: ("model", "tokenizer"))
-    monkeypatch.setattr(session_file, "ready", lambda model: patched("ready"))
+    class OpenedRun:
+        system = None
+
+        def load(self):
+            return "model", "tokenizer"
+
+    monkeypatch.setattr(session_file, "open_run", lambda path: OpenedRun())
+    monkeypatch.setattr(session_file, "fast_generation", lambda model: patched("fast"))
     monkeypatch.setattr(session_file, "as_base", lambda model: patched("as_base"))
     monkeypatch.setattr(
         session_file, "generate", lambda model, tokenizer, prompts, limit: [Answer("yes", True, 1)]
     )
     with open_session(str(tmp_path), base=base) as session:
         assert session.ask("Is it red?").text == "yes"
-        assert open_patches == (["ready", "as_base"] if base else ["ready"])
+        assert open_patches == (["fast", "as_base"] if base else ["fast"])
     assert open_patches == []
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from qlora_kit import KitError
-from qlora_kit.data import IGNORED, MicroBatchCollator, read
+from qlora_kit.data import MicroBatchCollator, read
 from qlora_kit.engine import completion_loss, parallel
 from qlora_kit.evaluate import evaluate
 from qlora_kit.models import load
-from qlora_kit.runs import TrainConfig, checkpoint, load_run
+from qlora_kit.runs import TrainConfig, checkpoint, default_learning_rate, load_run
 from qlora_kit.train import DivergedError, attach_adapters, fine_tune
 from qlora_kit.train.training import build_trainer
 from tests.helpers import CPU
@@ -42,23 +42,6 @@ def losses(folder):
     ]
 
 
-def row(length, answer):
-    ids = list(range(3, 3 + length))
-    return {"input_ids": ids, "labels": [IGNORED] * (length - answer) + ids[-answer:]}
-
-
-def test_micro_batches_hold_every_token_once_within_the_budget():
-    rows = [row(length, 3) for length in (5, 40, 12, 9, 60, 7, 33, 12)]
-    batch = MicroBatchCollator(pad_id=0, token_budget=64)(rows)
-    seen = [ids for micro in batch["micro_batches"] for ids in micro["input_ids"].tolist()]
-    assert sorted([token for token in ids if token] for ids in seen) == sorted(
-        row["input_ids"] for row in rows
-    )
-    assert all(micro["input_ids"].numel() <= 64 for micro in batch["micro_batches"])
-    assert batch["tokens"] == sum(len(row["input_ids"]) for row in rows)
-    assert batch["learned"] == 3 * len(rows)
-
-
 def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_path, monkeypatch):
     fine_tune(settings(tiny, rows, tmp_path / "fast", token_budget=512), progress=False)
     monkeypatch.setattr("qlora_kit.engine.fast.dense_cache", None)
@@ -70,24 +53,7 @@ def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_
     assert losses(tmp_path / "low") == pytest.approx(losses(tmp_path / "fast"), rel=1e-4)
 
 
-def test_a_row_longer_than_the_budget_goes_alone():
-    batch = MicroBatchCollator(pad_id=0, token_budget=16)([row(100, 4), row(8, 4), row(8, 4)])
-    assert [tuple(micro["input_ids"].shape) for micro in batch["micro_batches"]] == [
-        (1, 100),
-        (2, 8),
-    ]
-
-
 @pytest.mark.equality
-def test_the_loss_equals_transformers_own_over_all_logits(tiny):
-    model, _ = load(str(tiny), "nf4", CPU)
-    [batch] = MicroBatchCollator(0, 10_000)([row(30, 9), row(22, 5), row(11, 3)])["micro_batches"]
-    with torch.no_grad():
-        expected = model(**batch).loss.item()
-        got = completion_loss(model, batch).item() / (9 + 5 + 3)
-    assert got == pytest.approx(expected, rel=1e-5)
-
-
 @pytest.mark.slow
 @pytest.mark.equality
 def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
@@ -388,3 +354,20 @@ def test_ctrl_c_finishes_the_step_and_the_run_can_go_on(tiny, rows, tmp_path):
     assert "Traceback" not in out + err
     assert checkpoint.latest(tmp_path / "run/checkpoints") is not None
     assert (tmp_path / "run/adapter_model.safetensors").exists()
+
+
+def test_without_one_the_learning_rate_is_what_suits_the_models_size(tiny, rows, tmp_path):
+    result = fine_tune(settings(tiny, rows, tmp_path / "run", learning_rate=None), progress=False)
+    assert result.learning_rate == default_learning_rate(0)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["learning_rate"] == result.learning_rate
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert max(line["learning_rate"] for line in lines) == pytest.approx(result.learning_rate)
+
+
+def test_a_learning_rate_far_above_that_is_told(tiny, rows, tmp_path):
+    with pytest.warns(UserWarning, match=r"0\.02 is far above 0\.002, which suits"):
+        build_trainer(settings(tiny, rows, tmp_path, learning_rate=0.02), read(rows), CPU, tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*far above")
+        build_trainer(settings(tiny, rows, tmp_path, learning_rate=9e-3), read(rows), CPU, tmp_path)
