@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -38,25 +38,24 @@ class MicroBatchCollator:
         self.packing, self.sharing = packing, sharing
         self.at_once = 1  # micro-batches side by side; the budget is split among them
 
-    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Any]:
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """One step's rows as batches for the model.
 
         Args:
-            rows: "input_ids" and "labels" each.
+            examples: from `encode`.
 
         Returns:
             "micro_batches": "input_ids" and "labels" of each, (rows, tokens), and in a shared or
             packed one "position_ids", the same, and "attention_mask", (rows, 1, tokens, tokens);
             "tokens" and "learned": of the step, without padding, and those that the loss sees.
         """
-        examples = [Example(row["input_ids"], row["labels"], len(row["labels"])) for row in rows]
         return {
             "micro_batches": self._packs(examples) if self.packing else self._groups(examples),
             "tokens": _tokens(examples),
             "learned": sum(example.learned for example in examples),
         }
 
-    def _groups(self, rows: list[Example]) -> list[Batch]:
+    def _groups(self, rows: Sequence[Example]) -> list[Batch]:
         rows = sorted(rows, key=lambda row: len(row.input_ids), reverse=True)
         padded = self._padded(rows)
         shared = self._shared(rows) if self.sharing else []
@@ -92,7 +91,7 @@ class MicroBatchCollator:
                 return [_as_batch(one, shared=0) for one in packs]
         return []
 
-    def _packs(self, rows: list[Example]) -> list[Batch]:
+    def _packs(self, rows: Sequence[Example]) -> list[Batch]:
         return [_as_batch(one) for one in pack(rows, self.token_budget // self.at_once)]
 
     def _pad(self, rows: list[Example]) -> Batch:

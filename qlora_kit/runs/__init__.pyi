@@ -13,12 +13,13 @@ from .config import load_config as load_config
 from .config import make_config as make_config
 from .folder import LOCK as LOCK
 from .folder import Start as Start
+from .folder import begin_run as begin_run
 from .folder import claim_folder as claim_folder
 from .folder import locked_folder as locked_folder
 from .folder import save_model as save_model
 from .folder import with_room as with_room
-from .manifest import begin_manifest as begin_manifest
 from .manifest import finish_manifest as finish_manifest
+from .manifest import hash_inputs as hash_inputs
 from .manifest import require_match as require_match
 from .opening import Run as Run
 from .opening import as_base as as_base

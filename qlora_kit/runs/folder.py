@@ -3,14 +3,14 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..machine import write_files, write_text
+from ..machine import Machine, write_files, write_text
 from ..models import Tokenizer
 from . import checkpoint, manifest
 from .config import TrainConfig
@@ -22,7 +22,7 @@ LOCK = ".lock"
 _NO_ROOM = ("No space left on device", "os error 28", "PytorchStreamWriter failed")
 _RESUME = "Its checkpoints are untouched: make room and run the same command with --resume."
 _FREE = {"output", "save_steps", "report_to"}  # what may differ when a run goes on
-_HASHED = {"data", "model"}  # may have moved: the manifest knows them by their hashes
+_HASHED = {"data", "model", "adapter"}  # may have moved: the manifest knows them by their hashes
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) -> Start:
-    """Take a run folder for a run, inside `locked_folder`, or find where to go on in it.
+    """Look whether a run folder may be taken for a run, or where to go on in it.
+
+    To be called inside `locked_folder`. Nothing is changed in it before `begin_run`.
 
     Args:
         folder: the run folder.
@@ -89,21 +91,45 @@ def claim_folder(folder: Path, config: TrainConfig, resume: bool, steps: int) ->
     if start:
         run = open_run(folder)
         free = _FREE | _HASHED if (folder / manifest.NAME).exists() else _FREE
+        if (run.config.adapter is None) != (config.adapter is None):
+            free = free - {"adapter"}  # with one or without is no question of where it lies
         _require_same(run.config, config, free)
         done = checkpoint.step_of(start)
         past = run.metrics()[:done]
     if ended and done >= steps:
         raise KitError(f"{folder} has done all of its {steps} steps already.")
-    with_room(folder, lambda: _write(folder, config, past))
     return Start(start, done, tuple(past))
 
 
-def _write(folder: Path, config: TrainConfig, past: Sequence[dict[str, Any]]) -> None:
+def begin_run(
+    folder: Path, config: TrainConfig, machine: Machine, start: Start, inputs: dict[str, str]
+) -> None:
+    """Write down what a run begins from, or goes on from, in the folder that was claimed for it.
+
+    Args:
+        folder: the run folder.
+        config: the run; its base is on this machine.
+        machine: trains it.
+        start: from `claim_folder`.
+        inputs: from `hash_inputs`, as the data were when they were read.
+
+    Raises:
+        KitError: base, data or first adapter are not what the run began with, and the folder is
+            left as it was; or it cannot be written to.
+    """
     import yaml
 
-    checkpoint.tidy(folder / "checkpoints")
-    write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in past))
+    now = manifest.make(config, machine, inputs)
+
+    def write() -> None:
+        manifest.begin_manifest(folder, now, start.checkpoint is not None)
+        checkpoint.tidy(folder / "checkpoints")
+        write_text(folder / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        past = "".join(json.dumps(step) + "\n" for step in start.past)
+        write_text(folder / "metrics.jsonl", past)
+        (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
+
+    with_room(folder, write)
 
 
 def _require_same(before: TrainConfig, now: TrainConfig, free: set[str]) -> None:

@@ -94,15 +94,16 @@ def write(run: Path, manifest: Manifest) -> None:
     write_text(run / NAME, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def make(config: TrainConfig, machine: Machine) -> Manifest:
+def make(config: TrainConfig, machine: Machine, inputs: dict[str, str]) -> Manifest:
     """The manifest of a run that begins now.
 
     Args:
         config: the run; its base is on this machine.
         machine: trains it.
+        inputs: from `hash_inputs`.
     """
     base, data = locate(config.model), Path(config.data).expanduser()
-    hashes = {**hash_base(base), **hash_inputs(config, data)}
+    hashes = hash_base(base) | inputs
     return Manifest(
         made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         hashes=hashes,
@@ -117,19 +118,18 @@ def make(config: TrainConfig, machine: Machine) -> Manifest:
     )
 
 
-def begin_manifest(run: Path, config: TrainConfig, machine: Machine, resumed: bool) -> None:
+def begin_manifest(run: Path, now: Manifest, resumed: bool) -> None:
     """Record what a run begins from; a run that goes on must go on from the same.
 
     Args:
         run: the run folder.
-        config: the run.
-        machine: trains it.
+        now: from `make`.
         resumed: from a checkpoint.
 
     Raises:
         KitError: base or data are no longer what the run began with.
     """
-    now, before = make(config, machine), read(run) if resumed else None
+    before = read(run) if resumed else None
     if before is None:
         write(run, now)
         return
@@ -183,13 +183,14 @@ def hash_base(folder: Path | None) -> dict[str, str]:
     }
 
 
-def hash_inputs(config: TrainConfig, data: Path) -> dict[str, str]:
+def hash_inputs(config: TrainConfig, data: Path | None = None) -> dict[str, str]:
     """The hashes of a run's data, and of the adapter that it trains further.
 
     Args:
         config: the run.
-        data: where its data are.
+        data: where its data are; None for where they were at its beginning.
     """
+    data = (data or Path(config.data)).expanduser()
     hashes = {"data": digest(data)} if data.is_file() else {}
     if config.adapter:
         first = Path(config.adapter).expanduser() / "adapter_model.safetensors"

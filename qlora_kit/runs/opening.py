@@ -94,7 +94,7 @@ def open_run(path: str | Path) -> Run:
     folder = Path(path).expanduser()
     if not (folder / "config.yaml").exists():
         hint = whole_model_hint(folder)
-        raise KitError(f"{folder} is not a finished run: there is no config.yaml in it.{hint}")
+        raise KitError(f"{folder} is not a run: there is no config.yaml in it.{hint}")
     return Run(folder, load_config(folder / "config.yaml"))
 
 

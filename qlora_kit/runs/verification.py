@@ -131,7 +131,7 @@ def accept(run: str | Path, machine: Machine | None = None) -> Report:
                 f"(qlora-kit chat {folder}), which fetches or converts it; then accept the run."
             )
         changes = "everything: there was no manifest that could be read"
-        now = manifest.make(config, machine or detect())
+        now = manifest.make(config, machine or detect(), manifest.hash_inputs(config))
         hashes = now.hashes | manifest.hash_results(folder)
         now = dataclasses.replace(now, made=f"before {day}", commit=None, hashes=hashes)
     else:

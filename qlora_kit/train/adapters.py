@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import KitError
-from ..models import Model
+from ..models import Model, quiet
 from ..runs import TrainConfig, load_adapter, require_match
 
 
@@ -28,7 +28,8 @@ def attach_adapters(model: Model, config: TrainConfig) -> Any:
     if config.adapter:
         adapter = Path(config.adapter).expanduser()
         require_match(adapter, config.model)
-        return load_adapter(model, adapter, trainable=True)
+        with quiet():
+            return load_adapter(model, adapter, trainable=True)
     targets: str | list[str] = config.target_modules
     if config.target_modules != "all-linear":
         targets = [name.strip() for name in config.target_modules.split(",")]
@@ -41,7 +42,8 @@ def attach_adapters(model: Model, config: TrainConfig) -> Any:
             target_modules=targets,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(model, lora)
+        with quiet():
+            return get_peft_model(model, lora)
     except (KeyError, NotImplementedError, TypeError, ValueError) as problem:
         raise KitError(
             f"PEFT cannot put adapters on the layers {config.target_modules!r} of "

@@ -4,7 +4,6 @@ import json
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from tqdm.auto import tqdm
 
-        self.started = time.perf_counter() - self.trainer.seconds
         watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # else it is a log
         self.bar = tqdm(
             total=state.max_steps,
@@ -37,7 +35,7 @@ class ProgressCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return
-        seconds = time.perf_counter() - self.started
+        seconds = self.trainer.seconds
         line = {
             "step": state.global_step,
             "loss": logs["loss"],

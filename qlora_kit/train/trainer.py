@@ -7,6 +7,7 @@ stays what training is held against, unmodified: `tests/train/test_trl.py`, the 
 """
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -68,7 +69,8 @@ class KitTrainer(Trainer):
         self.low_memory = low_memory
         self.losses: list[float] = []
         self.tokens = 0
-        self.seconds = 0.0  # of earlier processes, when resumed
+        self._earlier = 0.0  # seconds of the processes before this one
+        self._began = time.perf_counter()
         self._good: dict[str, torch.Tensor] = {}
 
     def recall(self, start: Start) -> None:
@@ -79,7 +81,7 @@ class KitTrainer(Trainer):
         """
         self.losses = [line["loss"] for line in start.past]
         if start.past:
-            self.tokens, self.seconds = start.past[-1]["tokens"], start.past[-1]["seconds"]
+            self.tokens, self._earlier = start.past[-1]["tokens"], start.past[-1]["seconds"]
 
     def train_from(self, checkpoint: Path | None, done: bool) -> None:
         """Train, from a checkpoint when there is one.
@@ -88,18 +90,24 @@ class KitTrainer(Trainer):
             checkpoint: None for the beginning.
             done: it is of the last step, so that only its weights are wanted.
         """
+        self._began = time.perf_counter()
         if checkpoint is not None and done:  # killed between the last step and the end
             self._load_from_checkpoint(str(checkpoint))
             self.state.global_step = step_of(checkpoint)
         else:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
+    @property
+    def seconds(self) -> float:
+        """Of training so far, with what earlier processes did of it."""
+        return self._earlier + time.perf_counter() - self._began
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """transformers' grouping draws from the global generator: resumed, it would differ."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(row["input_ids"]) for row in rows]
+        lengths = [len(row.input_ids) for row in rows]
         return GroupedSampler(lengths, self.args.train_batch_size, self.args.seed)
 
     @contextmanager
@@ -159,22 +167,22 @@ class KitTrainer(Trainer):
     def _judge(self, loss: float) -> None:
         """Keep the weights that gave a good loss; stop where the loss is lost."""
         self.losses.append(loss)
-        reference = max(self.losses[0], 1.0)
+        reference, step = max(self.losses[0], 1.0), self.state.global_step + 1
         recent = sum(self.losses[-_WINDOW:]) / len(self.losses[-_WINDOW:])
         if not math.isfinite(loss):
-            self._stop("is no longer a number")
+            self._stop(step, "is no longer a number")
         elif recent > _EXPLODED * reference:
-            self._stop(f"grew from {self.losses[0]:.2f} to {recent:.2f}")
+            self._stop(step, f"grew from {self.losses[0]:.2f} to {recent:.2f}")
         elif loss < _EXPLODED * reference:
             self._good = {name: p.detach().clone() for name, p in self._trainable}
 
-    def _stop(self, became: str) -> None:
+    def _stop(self, step: int, became: str) -> None:
         with torch.no_grad():
             for name, parameter in self._trainable:
                 if name in self._good:
                     parameter.copy_(self._good[name])
         raise DivergedError(
-            f"Stopped at step {self.state.global_step + 1}: the loss {became}. Try a third of the "
+            f"Stopped at step {step}: the loss {became}. Try a third of the "
             f"learning rate (--learning-rate {self.args.learning_rate / 3:.1g}), or --precision "
             "32bit to rule out the number format."
         )
@@ -186,7 +194,7 @@ class KitTrainer(Trainer):
             DivergedError: an infinite or NaN weight.
         """
         if not all(torch.isfinite(parameter).all() for _, parameter in self._trainable):
-            self._stop("led to weights that are no numbers")
+            self._stop(self.state.global_step, "led to weights that are no numbers")
 
     @cached_property
     def _trainable(self) -> list[tuple[str, torch.nn.Parameter]]:

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import math
 import os
-import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,10 +36,11 @@ from ..runs import (
     FAR_ABOVE,
     Start,
     TrainConfig,
-    begin_manifest,
+    begin_run,
     claim_folder,
     default_learning_rate,
     finish_manifest,
+    hash_inputs,
     locked_folder,
     open_run,
     require_trained,
@@ -102,6 +102,7 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
     """
     _require_one_process()
     folder = Path(config.output).expanduser()
+    inputs = hash_inputs(config)
     conversations = read(config.data, config.prompt_field, config.completion_field)
     with locked_folder(folder):  # nobody else writes to it meanwhile
         steps = total_steps(config.max_steps, config.epochs, config.batch_size, len(conversations))
@@ -109,11 +110,9 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
         machine = detect()
         if config.compute_dtype:
             machine = dataclasses.replace(machine, compute_dtype=config.compute_dtype)
-        trainer = build_trainer(config, conversations, machine, folder)
+        trainer = build_trainer(config, conversations, machine, folder, steps)
         trainer.recall(start)
-        resumed = start.checkpoint is not None
-        with_room(folder, lambda: begin_manifest(folder, config, machine, resumed))
-        (folder / "run.json").unlink(missing_ok=True)  # it tells that a run has ended
+        begin_run(folder, config, machine, start, inputs)
         trim_memory()  # loading held the weights twice
         if not config.low_memory:
             keep_freed_memory()
@@ -155,7 +154,11 @@ def total_steps(max_steps: int | None, epochs: float, batch_size: int, rows: int
 
 
 def build_trainer(
-    config: TrainConfig, conversations: list[Conversation], machine: Machine, folder: Path
+    config: TrainConfig,
+    conversations: list[Conversation],
+    machine: Machine,
+    folder: Path,
+    steps: int,
 ) -> Any:
     """The model with its adapters inside a trainer, ready for `trainer.train()`.
 
@@ -164,6 +167,7 @@ def build_trainer(
         conversations: what to train on.
         machine: decides dtypes.
         folder: the run folder.
+        steps: optimizer steps, from `total_steps`.
 
     Returns:
         A `KitTrainer`; all that it trains is in fp32.
@@ -174,7 +178,7 @@ def build_trainer(
     from .trainer import KitTrainer
 
     with quiet():
-        arguments = _arguments(config, machine, folder, len(conversations))
+        arguments = _arguments(config, machine, folder, steps)
     set_seed(config.seed)
     model, tokenizer = load(config.model, config.precision, machine)
     suited = default_learning_rate(model.num_parameters(), config.method)
@@ -199,29 +203,28 @@ def build_trainer(
     if config.low_memory:
         budget = min(budget, _LOW_MEMORY_TOKENS)
     collator = MicroBatchCollator(tokenizer.pad_token_id, budget, config.packing, sharing)
+    if config.method == "lora":
+        model = attach_adapters(model, config)
+        if machine.device == "cuda":  # else nothing that is checkpointed has a gradient
+            model.enable_input_require_grads()
+    model.config.use_cache = False
     with quiet():
-        if config.method == "lora":
-            model = attach_adapters(model, config)
-            if machine.device == "cuda":  # else nothing that is checkpointed has a gradient
-                model.enable_input_require_grads()
-        model.config.use_cache = False
         return KitTrainer(
             low_memory=config.low_memory,
             model=model,
             args=arguments,
-            train_dataset=[{"input_ids": x.input_ids, "labels": x.labels} for x in examples],
+            train_dataset=examples,
             processing_class=tokenizer,
             data_collator=collator,
         )
 
 
-def _arguments(config: TrainConfig, machine: Machine, folder: Path, rows: int) -> Any:
+def _arguments(config: TrainConfig, machine: Machine, folder: Path, steps: int) -> Any:
     from transformers import TrainingArguments
 
     if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
         raise KitError(f"{config.report_to} is not installed: pip install {config.report_to}")
     cuda = machine.device == "cuda"
-    steps = total_steps(config.max_steps, config.epochs, config.batch_size, rows)
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=config.epochs,
@@ -266,7 +269,6 @@ def _run(
     interruption = InterruptCallback()
     trainer.add_callback(bar)
     trainer.add_callback(interruption)
-    began = time.perf_counter() - trainer.seconds
     failure: DivergedError | None = None
     with trainer.sped_up(machine), quiet(warn=True):
         try:
@@ -277,7 +279,7 @@ def _run(
         finally:
             bar.restore()
             interruption.restore()
-    seconds = time.perf_counter() - began
+    seconds = trainer.seconds
     save_model(folder, trainer.model, trainer.processing_class)
     with_room(folder, lambda: finish_manifest(folder))
     metrics = open_run(folder).metrics()
@@ -285,12 +287,13 @@ def _run(
         with_room(folder, lambda: plots.loss_curve(metrics, folder / "loss.png"))
     if failure is not None:
         raise DivergedError(f"{failure} The last good adapter is in {folder}.") from failure
-    if not interruption.interrupted and hasattr(trainer.model, "peft_config"):
+    interrupted = trainer.state.global_step < steps
+    if not interrupted and hasattr(trainer.model, "peft_config"):
         require_trained(trainer.model, folder, all_layers=True)
     tail = trainer.losses[-max(1, len(trainer.losses) // 10) :]
     return TrainResult(
         path=folder,
-        status="interrupted" if interruption.interrupted else "finished",
+        status="interrupted" if interrupted else "finished",
         steps=trainer.state.global_step,
         loss=sum(tail) / len(tail) if tail else float("nan"),
         learning_rate=trainer.args.learning_rate,

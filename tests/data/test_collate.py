@@ -1,11 +1,11 @@
 """Micro-batches: every token once, within the budget."""
 
-from qlora_kit.data import IGNORED, MicroBatchCollator
+from qlora_kit.data import IGNORED, Example, MicroBatchCollator
 
 
 def row(length, answer):
     ids = list(range(3, 3 + length))
-    return {"input_ids": ids, "labels": [IGNORED] * (length - answer) + ids[-answer:]}
+    return Example(ids, [IGNORED] * (length - answer) + ids[-answer:], length)
 
 
 def test_micro_batches_hold_every_token_once_within_the_budget():
@@ -13,10 +13,10 @@ def test_micro_batches_hold_every_token_once_within_the_budget():
     batch = MicroBatchCollator(pad_id=0, token_budget=64)(rows)
     seen = [ids for micro in batch["micro_batches"] for ids in micro["input_ids"].tolist()]
     assert sorted([token for token in ids if token] for ids in seen) == sorted(
-        row["input_ids"] for row in rows
+        row.input_ids for row in rows
     )
     assert all(micro["input_ids"].numel() <= 64 for micro in batch["micro_batches"])
-    assert batch["tokens"] == sum(len(row["input_ids"]) for row in rows)
+    assert batch["tokens"] == sum(len(row.input_ids) for row in rows)
     assert batch["learned"] == 3 * len(rows)
 
 

@@ -30,10 +30,6 @@ def examples(*lengths, seed=0):
     return made
 
 
-def rows(made):
-    return [{"input_ids": one.input_ids, "labels": one.labels} for one in made]
-
-
 @pytest.fixture(scope="module")
 def model(tiny):
     return load(str(tiny), precision="32bit")[0].eval()
@@ -95,7 +91,7 @@ def require_same_step(model, made, one, two):
 
 @pytest.mark.equality
 def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
-    made = rows(examples(5, 30, 12, 7, 21, 9))
+    made = examples(5, 30, 12, 7, 21, 9)
     padded, packed = require_same_step(
         model, made, MicroBatchCollator(0, 64), MicroBatchCollator(0, 64, packing=True)
     )
@@ -105,11 +101,12 @@ def test_a_packed_step_has_the_loss_and_the_gradients_of_a_padded_one(model):
 def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padded_one(model):
     beginning = list(range(40, 70))
     made = [
-        {
-            "input_ids": beginning + row["input_ids"],
-            "labels": [IGNORED] * (len(beginning) + 1) + row["labels"][1:],
-        }
-        for row in rows(examples(5, 30, 12, 7, 21, 9))
+        Example(
+            beginning + row.input_ids,
+            [IGNORED] * (len(beginning) + 1) + row.labels[1:],
+            len(beginning) + row.length,
+        )
+        for row in examples(5, 30, 12, 7, 21, 9)
     ]
     padded, shared = require_same_step(
         model, made, MicroBatchCollator(0, 160), MicroBatchCollator(0, 160, sharing=True)
@@ -118,7 +115,7 @@ def test_a_step_that_shares_beginnings_has_the_loss_and_the_gradients_of_a_padde
 
 
 def test_rows_of_one_length_that_begin_differently_are_padded():
-    made = rows(examples(12, 12, 12, 12, 12, 12))
+    made = examples(12, 12, 12, 12, 12, 12)
     [plain], [sharing] = (
         MicroBatchCollator(0, 96, sharing=on)(made)["micro_batches"] for on in (False, True)
     )
@@ -129,11 +126,11 @@ def test_rows_of_one_length_that_begin_differently_are_padded():
 def test_workers_get_as_much_each_of_what_is_shared():
     collate = MicroBatchCollator(0, 1000, sharing=True)
     collate.at_once = 2
-    made = rows(examples(100, 60, 58, 90, 61, 59, 97))
+    made = examples(100, 60, 58, 90, 61, 59, 97)
     for row in made:
-        row["input_ids"][:20] = range(20)  # they ask for half of what they hold
+        row.input_ids[:20] = range(20)  # they ask for half of what they hold
     sizes = [batch["input_ids"].numel() for batch in collate(made)["micro_batches"]]
-    assert sum(sizes) == sum(len(row["input_ids"]) for row in made) - 5 * 20
+    assert sum(sizes) == sum(len(row.input_ids) for row in made) - 5 * 20
     assert len(sizes) == 2
     assert max(sizes) < 1.15 * min(sizes)
     collate.token_budget = 400  # 200 for each worker

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from qlora_kit.data import IGNORED, MicroBatchCollator
+from qlora_kit.data import IGNORED, Example, MicroBatchCollator
 from qlora_kit.engine import completion_loss
 from qlora_kit.engine.loss import HeadLoss, bare_head
 from qlora_kit.models import load
@@ -79,10 +79,7 @@ def test_no_labels_are_no_loss():
 def test_the_loss_equals_transformers_own_over_all_logits(tiny):
     model, _ = load(str(tiny), "nf4", CPU)
     rows = [
-        {
-            "input_ids": list(range(3, 3 + size)),
-            "labels": [IGNORED] * (size - end) + end * [5],
-        }
+        Example(list(range(3, 3 + size)), [IGNORED] * (size - end) + end * [5], size)
         for size, end in ((30, 9), (22, 5), (11, 3))
     ]
     [batch] = MicroBatchCollator(0, 10_000)(rows)["micro_batches"]

@@ -124,7 +124,7 @@ def test_a_fully_tuned_model_has_no_base_in_it():
 
 
 def test_what_is_not_a_run_is_said(tmp_path, run):
-    with pytest.raises(KitError, match="not a finished run"):
+    with pytest.raises(KitError, match="not a run"):
         load_run(tmp_path)
     import shutil
 

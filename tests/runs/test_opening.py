@@ -41,7 +41,7 @@ def test_the_system_prompt_of_the_training_is_known(folder):
 
 
 def test_what_is_not_a_run_is_said_once_for_all(folder, tiny):
-    with pytest.raises(KitError, match=r"not a finished run: there is no config\.yaml in it\.$"):
+    with pytest.raises(KitError, match=r"not a run: there is no config\.yaml in it\.$"):
         open_run(folder / "absent")
     with pytest.raises(KitError, match="whole model already"):
         open_run(tiny)

@@ -92,7 +92,7 @@ def train_ours(rows: list[Conversation], settings: TrainConfig) -> tuple[StepClo
 
     machine = machine_of(settings.compute_dtype)
     folder = Path(settings.output)
-    trainer = build_trainer(settings, rows, machine, folder)
+    trainer = build_trainer(settings, rows, machine, folder, settings.max_steps or 1)
     release_memory()
     keep_freed_memory()
     learned = []

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_low_memory_is_the_same_run_without_dequantized_weights(tiny, rows, tmp_
     monkeypatch.setattr("qlora_kit.engine.fast.dense_cache", None)
     monkeypatch.setattr("qlora_kit.train.training.keep_freed_memory", None)
     low = settings(tiny, rows, tmp_path / "low", token_budget=512, low_memory=True)
-    trainer = build_trainer(low, read(rows), CPU, tmp_path / "other")
+    trainer = build_trainer(low, read(rows), CPU, tmp_path / "other", 6)
     assert trainer.data_collator.token_budget == 128
     fine_tune(low, progress=False)
     assert losses(tmp_path / "low") == pytest.approx(losses(tmp_path / "fast"), rel=1e-4)
@@ -72,9 +73,8 @@ def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
 
     from transformers import set_seed
 
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "order")
-    order = [[r["input_ids"] for r in batch] for batch in _raw_batches(trainer)]
-    labels = {tuple(r["input_ids"]): r["labels"] for r in trainer.train_dataset}
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "order", 6)
+    order = list(_raw_batches(trainer))
     set_seed(config.seed)
     model = attach_adapters(load(str(tiny), "nf4", CPU)[0], config).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -83,8 +83,7 @@ def test_training_equals_a_plain_loop_without_tricks(tiny, rows, tmp_path):
     )
     expected = []
     for batch in order[:50]:
-        rows_ = [{"input_ids": ids, "labels": labels[tuple(ids)]} for ids in batch]
-        [padded] = MicroBatchCollator(0, 10**6)(rows_)["micro_batches"]
+        [padded] = MicroBatchCollator(0, 10**6)(batch)["micro_batches"]
         loss = model(**padded).loss
         loss.backward()
         optimizer.step()
@@ -238,7 +237,7 @@ def test_an_adapter_is_trained_further_from_its_very_numbers(tiny, rows, tiny_ru
     from safetensors.torch import load_file
 
     config = settings(tiny, rows, tmp_path / "run", adapter=str(tiny_run))
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run")
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", 6)
     saved = load_file(tiny_run / "adapter_model.safetensors")
     begun = {name.replace(".default.", "."): p for name, p in trainer._trainable}
     assert begun.keys() == saved.keys()
@@ -250,7 +249,7 @@ def test_fresh_adapters_begin_as_peft_made_them(tiny, rows, tmp_path):
     from transformers import set_seed
 
     config = settings(tiny, rows, tmp_path / "run")
-    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run")
+    trainer = build_trainer(config, read(rows), CPU, tmp_path / "run", 6)
     set_seed(config.seed)
     model = attach_adapters(load(str(tiny), "nf4", CPU)[0], config)
     made = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -290,7 +289,7 @@ def test_divergence_stops_with_the_reason_and_keeps_the_last_good_state(tiny, ro
 
 def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
     config = settings(tiny, rows, tmp_path / "run")
-    trainer = build_trainer(config, read(rows), CPU, tmp_path)
+    trainer = build_trainer(config, read(rows), CPU, tmp_path, 6)
     trainer._judge(2.0)
     good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
     with torch.no_grad():
@@ -303,7 +302,7 @@ def test_a_loss_that_is_no_number_is_caught_at_once(tiny, rows, tmp_path):
 
 @pytest.mark.parametrize("blow_up_at", [2, 3, 9])
 def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up_at):
-    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path)
+    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, 6)
     for _ in range(1, blow_up_at):
         trainer._judge(2.0)
     good = {name: parameter.detach().clone() for name, parameter in trainer._trainable}
@@ -316,7 +315,7 @@ def test_a_loss_that_explodes_is_caught_and_undone(tiny, rows, tmp_path, blow_up
 
 
 def test_noisy_losses_are_not_called_divergence(tiny, rows, tmp_path):
-    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path)
+    trainer = build_trainer(settings(tiny, rows, tmp_path / "run"), read(rows), CPU, tmp_path, 6)
     for loss in (0.4, 1.9, 0.2, 2.5, 0.3, 1.1):
         trainer._judge(loss)
     assert len(trainer.losses) == 6
@@ -366,8 +365,31 @@ def test_without_one_the_learning_rate_is_what_suits_the_models_size(tiny, rows,
 
 
 def test_a_learning_rate_far_above_that_is_told(tiny, rows, tmp_path):
+    def build(rate):
+        config = settings(tiny, rows, tmp_path, learning_rate=rate)
+        build_trainer(config, read(rows), CPU, tmp_path, 6)
+
     with pytest.warns(UserWarning, match=r"0\.02 is far above 0\.002, which suits"):
-        build_trainer(settings(tiny, rows, tmp_path, learning_rate=0.02), read(rows), CPU, tmp_path)
+        build(0.02)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*far above")
-        build_trainer(settings(tiny, rows, tmp_path, learning_rate=9e-3), read(rows), CPU, tmp_path)
+        build(9e-3)
+
+
+def test_ctrl_c_in_the_last_step_has_nothing_left_to_stop(tiny, rows, tmp_path, monkeypatch):
+    def press(callback, *ignored, **also_ignored):
+        callback.interrupted = True
+
+    monkeypatch.setattr("qlora_kit.train.callbacks.InterruptCallback.on_step_begin", press)
+    config = settings(tiny, rows, tmp_path / "run", max_steps=1)
+    assert fine_tune(config, progress=False).status == "finished"
+    config = settings(tiny, rows, tmp_path / "longer", max_steps=2)
+    assert fine_tune(config, progress=False).status == "interrupted"
+
+
+def test_a_first_adapter_of_unknown_making_is_told(tiny, rows, tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "first")
+    (tmp_path / "first/manifest.json").unlink()
+    config = settings(tiny, rows, tmp_path / "run", adapter=str(tmp_path / "first"))
+    with pytest.warns(UserWarning, match=r"has no manifest\.json"):
+        fine_tune(config, progress=False)
