@@ -15,10 +15,11 @@ def patch(stack: ExitStack, module: torch.nn.Module, **attributes: Any) -> None:
         attributes: no parameters or submodules.
     """
     own = vars(module)
-    before = {name: own[name] for name in attributes if name in own}
+    names = list(attributes)  # undoing keeps no hold on what was set: a weight may be replaced
+    before = {name: own[name] for name in names if name in own}
 
     def undo() -> None:
-        for name in attributes:
+        for name in names:
             own.pop(name, None)
         own.update(before)
 

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -132,6 +134,20 @@ def test_everything_is_put_back(tiny):
         pass
     assert {name for module in model.modules() for name in module.__dict__} == before
     assert model(torch.arange(4, 24)[None]).logits.shape[-1] == model.config.vocab_size
+
+
+def test_joined_weights_are_in_memory_once(tiny):
+    model = adapted(tiny)
+    with dense_cache(model, torch.float32):
+        single = [weakref.ref(m.dense) for m in model.modules() if hasattr(m, "dense")]
+        with fused_layers(model) as fused:
+            assert fused
+            layer = model.base_model.model.model.layers[0]
+            joined = layer.attention_inputs.W.untyped_storage().data_ptr()
+            query = layer.self_attn.q_proj.base_layer.dense
+            assert query.untyped_storage().data_ptr() == joined
+            alive = sum(weight() is not None for weight in single)
+            assert alive == 2 * 2  # of each of the two layers' seven: o and down
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"target_modules": "q_proj,v_proj"}])
