@@ -39,9 +39,10 @@ def models(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:
         here = f"{row['size_gb']} GB in {row['folder']}" if row["folder"] else "not fetched yet"
-        print(f"{row['name']:<12} {here}")
+        print(f"{row['name']:<{width}} {here}")
     if action == "list":
         print("Also: a Hub id (org/name), a folder with safetensors, or a .gguf file.")
     else:

@@ -20,13 +20,16 @@ def console() -> Any:
     return Console()
 
 
-def with_fields(settings: type, *arguments: str, without: str = "") -> Callable[[Command], Command]:
+def with_fields(
+    settings: type, *arguments: str, without: str = "", defaults: bool = True
+) -> Callable[[Command], Command]:
     """A command that takes a dataclass's fields as options, each None where it is not given.
 
     Args:
         settings: the dataclass; its docstring has the options' help, see `describe_fields`.
         arguments: the fields that are given by their place instead of by name.
         without: fields that the command does not take, with spaces.
+        defaults: show the dataclass's; not where a machine has others.
     """
     help_texts = describe_fields(settings)
     types = get_type_hints(settings)
@@ -34,11 +37,12 @@ def with_fields(settings: type, *arguments: str, without: str = "") -> Callable[
 
     def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
         text = help_texts[field.name].split(". ")[0].rstrip(".") + "."
-        default = None if field.default in (None, dataclasses.MISSING) else str(field.default)
+        known = defaults and field.default not in (None, dataclasses.MISSING)
+        default = str(field.default) if known else False
         if field.name in arguments:
             info: Any = typer.Argument(help=text)
         else:
-            info = typer.Option(help=text, show_default=default or False)
+            info = typer.Option(help=text, show_default=default)
         annotation = Annotated[_plain_type(types[field.name]) | None, info]  # type: ignore[valid-type]
         return inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _OURS = "adapter_bytes label_share loss_bytes compute_bytes upcast device dense_cache workers"
 
 
-@with_fields(Workload, without=f"{_OURS} last_good")
+@with_fields(Workload, without=f"{_OURS} last_good", defaults=False)
 def plan(
     model: Annotated[str, typer.Argument(help="A known name, a folder with config.json.")],
     gpu: Annotated[str | None, typer.Option(help="For example t4; default: this machine.")] = None,
