@@ -113,7 +113,6 @@ def run_tasks(
     if unknown or not tasks:
         where = f" nor in {folder}" if folder else "; --folder names a folder of your own"
         raise KitError(f"No task {', '.join(unknown) or 'given'} in the harness{where}.")
-    os.environ.setdefault("DISABLE_MULTIPROC", "1")  # it would fork a process with a model in it
     with quiet(), errors_only("lm_eval", "accelerate"), _no_bars(), _no_questions():
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         try:
@@ -145,19 +144,25 @@ def _task_manager(tasks: Sequence[str], folder: str | Path | None) -> Any:
 
 @contextmanager
 def _no_questions() -> Iterator[None]:
-    """Inside, the harness does not ask git and pip about the machine (4 s, for what nobody reads).
+    """Inside, the harness forks no process, and does not ask git and pip about the machine (4 s).
 
-    There is no switch for it, so its functions are replaced; where one is gone, that is an error.
+    There is no switch for the latter, so its functions are replaced; where one is gone, that is an
+    error.
     """
     from lm_eval import evaluator
 
     git, environment = evaluator.get_git_commit_hash, evaluator.add_env_info
+    before = os.environ.get("DISABLE_MULTIPROC")
+    os.environ["DISABLE_MULTIPROC"] = "1"  # it would fork a process with a model in it
     evaluator.get_git_commit_hash = lambda: None
     evaluator.add_env_info = lambda results: None
     try:
         yield
     finally:
         evaluator.get_git_commit_hash, evaluator.add_env_info = git, environment
+        os.environ.pop("DISABLE_MULTIPROC")
+        if before is not None:
+            os.environ["DISABLE_MULTIPROC"] = before
 
 
 @contextmanager

@@ -26,7 +26,7 @@ SOFTMAX_BYTES = 4  # a softmax is taken in fp32, whatever the model runs in
 KEPT_FACTOR = 1.15  # kept alive in older stacks by views, masks and casts, over those counted
 FRAGMENTATION = 1.09  # GPU memory that torch holds, over tensors that come and go
 CUDA_CONTEXT = int(0.45 * GIB)  # kernels and driver: 0.14 GiB on a T4 to 1.3 on others
-CPU_LIBRARIES = 600_000_000  # Python with torch, transformers, PEFT, TRL, bitsandbytes
+CPU_LIBRARIES = 600_000_000  # Python with torch, transformers, PEFT, bitsandbytes
 CPU_ALLOCATOR = 1.36  # what malloc holds and copies need, over the tensors at the peak
 FUSED_ALLOCATOR = 1.25  # the same where layers are fused
 

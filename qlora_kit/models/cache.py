@@ -51,12 +51,18 @@ class CachedModel:
     copy: bool
 
 
-def library_errors() -> tuple[type[Exception], ...]:
-    """What loading a model raises for a damaged file, a wrong setting, or a full machine."""
+def is_of_library(problem: Exception) -> bool:
+    """Whether loading a model raises this for a damaged file, a wrong setting, or a full machine.
+
+    A NameError and its like are mistakes of the code, and are no answer to a user.
+
+    Args:
+        problem: what was raised.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return (
+    known = (
         AttributeError,
         ImportError,
         KitError,
@@ -70,6 +76,7 @@ def library_errors() -> tuple[type[Exception], ...]:
         TypeError,
         ValueError,
     )
+    return isinstance(problem, known) or type(problem) is Exception  # tokenizers' own
 
 
 def gguf_folder(path: Path) -> Path:
@@ -130,8 +137,9 @@ def quantized_folder(source: Path, kind: str, save: Callable[[Path], None]) -> P
             return build_once(folder.name, lambda _, target: save(target), "", home=folder.parent)
         except _DamagedError:
             shutil.rmtree(folder, ignore_errors=True)
-        except library_errors() as problem:
-            if ran_out_of_memory(problem) and folder.exists():
+        except Exception as problem:
+            full = ran_out_of_memory(problem) and folder.exists()
+            if full or not is_of_library(problem):
                 raise
             return None
     return None
@@ -239,8 +247,9 @@ def convert_gguf(gguf: Path, target: Path) -> None:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent), dtype=torch.float32, quantization_config=unpacked, **where
             )
-        except library_errors() as problem:
-            if ran_out_of_memory(problem) or (isinstance(problem, OSError) and problem.errno):
+        except Exception as problem:
+            full = ran_out_of_memory(problem) or (isinstance(problem, OSError) and problem.errno)
+            if full or not is_of_library(problem):
                 raise  # the machine, not the file
             raise KitError(
                 f"{gguf} cannot be converted: {problem}. Llama, Mistral and Qwen GGUF files can; "

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import KitError
 from ..machine import Machine, detect, ran_out_of_memory, release_memory
-from .cache import FOUR_BITS, library_errors, quantized_folder
+from .cache import FOUR_BITS, is_of_library, quantized_folder
 from .chat_templates import show_new_template
 from .logging import quiet
 from .sources import PRECISIONS, ModelRef, resolve
@@ -87,8 +87,9 @@ def _load_weights(
     if copy is not None:
         try:
             return _load_copy(copy, ref, machine, arguments)
-        except library_errors() as problem:
-            if ran_out_of_memory(problem):  # the copy is sound, and its original takes far more
+        except Exception as problem:
+            full = ran_out_of_memory(problem)  # the copy is sound, and its original takes far more
+            if full or not is_of_library(problem):
                 raise
             shutil.rmtree(copy, ignore_errors=True)  # the next load makes another one
     return AutoModelForCausalLM.from_pretrained(ref.location, **arguments)
@@ -172,7 +173,9 @@ def _explained(ref: ModelRef) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except library_errors() as problem:
+    except Exception as problem:
+        if not is_of_library(problem):
+            raise
         kind = type(problem).__name__
         lines = str(problem).strip().splitlines()
         # Of these the text may be no more than a name.

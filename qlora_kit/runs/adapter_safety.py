@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from .. import KitError
 from ..models import Tensor, read_header
@@ -22,6 +22,11 @@ _Rank = Annotated[int, Field(strict=True, ge=1, le=4096)]  # chosen by hand: a l
 _Alpha = Annotated[float, Field(strict=True, gt=0, le=_HUGE)]
 
 
+def _require_empty(value: Any) -> None:
+    if value:
+        raise ValueError("Input should be empty")
+
+
 class _AdapterConfig(BaseModel):
     """The settings of adapter_config.json that decide what is loaded."""
 
@@ -35,8 +40,8 @@ class _AdapterConfig(BaseModel):
     rank_pattern: dict[_Name, _Rank] | None = None
     alpha_pattern: dict[_Name, _Alpha] | None = None
     # These would import a module by its name, or copy layers, at the moment of loading.
-    megatron_config: None = None
-    layer_replication: None = None
+    megatron_config: Annotated[Any, BeforeValidator(_require_empty)] = None
+    layer_replication: Annotated[Any, BeforeValidator(_require_empty)] = None
 
 
 def require_safe_adapter(folder: Path) -> None:

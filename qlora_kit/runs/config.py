@@ -209,21 +209,26 @@ def _schema() -> Any:
     """`TrainConfig` for pydantic, which is too slow to load for `qlora-kit --help`."""
     from pydantic import BeforeValidator, ConfigDict, create_model
 
-    fields: dict[str, Any] = {
-        name: Annotated[hint, BeforeValidator(_number)] if _is_float(hint) else hint
-        for name, hint in get_type_hints(TrainConfig, include_extras=True).items()
-    }
+    hints = get_type_hints(TrainConfig, include_extras=True)
+    fields: dict[str, Any] = dict(hints)
+    for kind in (float, int):
+        read = BeforeValidator(functools.partial(_number, kind))
+        of_kind = {name: hint for name, hint in hints.items() if _is_of(kind, hint)}
+        fields |= {name: Annotated[hint, read] for name, hint in of_kind.items()}
     settings = ConfigDict(strict=True, allow_inf_nan=False)
     return create_model("TrainConfig", __config__=settings, **fields)
 
 
-def _is_float(hint: Any) -> bool:
-    return hint is float or any(map(_is_float, get_args(hint)))
+def _is_of(kind: type, hint: Any) -> bool:
+    return hint is kind or any(_is_of(kind, part) for part in get_args(hint))
 
 
-def _number(value: Any) -> Any:
-    """YAML takes 2e-4 for a text."""
+def _number(kind: type, value: Any) -> Any:
+    """A text that is a number, as which YAML takes 2e-4, and a whole number written as 16.0."""
     try:
-        return float(value) if isinstance(value, str) else value
+        number = float(value) if isinstance(value, str | float) else None
     except ValueError:
         return value
+    if number is None or (kind is int and not number.is_integer()):
+        return value
+    return kind(number)

@@ -191,7 +191,10 @@ def hash_inputs(config: TrainConfig, data: Path | None = None) -> dict[str, str]
         data: where its data are; None for where they were at its beginning.
     """
     data = (data or Path(config.data)).expanduser()
-    hashes = {"data": digest(data)} if data.is_file() else {}
+    try:
+        hashes = {"data": digest(data)} if data.is_file() else {}
+    except OSError as problem:
+        raise KitError(f"{data} cannot be read: {problem.strerror or problem}.") from problem
     if config.adapter:
         first = Path(config.adapter).expanduser() / "adapter_model.safetensors"
         if first.is_file():

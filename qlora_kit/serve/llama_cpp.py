@@ -75,8 +75,8 @@ def start_llama_cpp(config: ServerConfig, scale: float = 1.0, address: Path | No
         return xllamacpp.Server(params)
     except Exception as problem:  # which one is not documented
         raise KitError(
-            f"llama.cpp cannot load {config.model}; what it says stands above. If memory is short, "
-            "a smaller context or fewer conversations at once help."
+            f"llama.cpp cannot load {config.model}; what it says stands above, and more of it with "
+            "--verbose. If memory is short, a smaller --context or --parallel helps."
         ) from problem
 
 

@@ -283,3 +283,11 @@ def adapted_tiny(tiny):
     torch.manual_seed(0)
     config = TrainConfig(data="x", output="x", model=str(tiny), rank=4)
     return attach_adapters(load(str(tiny), "nf4", CPU)[0], config).train()
+
+
+def test_a_moment_without_memory_decides_nothing():
+    def full():
+        raise MemoryError
+
+    assert not selfcheck.is_proven("kind", "A layer", full)
+    assert selfcheck.is_proven("kind", "A layer", lambda: 0.0)

@@ -43,6 +43,17 @@ def test_a_broken_model_is_one_clear_error(tiny, tmp_path):
         load(str(broken))
 
 
+def test_a_tokenizer_of_another_time_is_one_clear_error(tiny, tmp_path):
+    """tokenizers raises a bare Exception for what it does not know."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny, folder)
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary["normalizer"] = {"type": "Unheard"}
+    (folder / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(KitError, match="cannot be loaded"):
+        load(str(folder))
+
+
 def test_remote_code_is_never_run(tiny, tmp_path):
     folder = tmp_path / "remote"
     shutil.copytree(tiny, folder)

@@ -25,7 +25,10 @@ def test_yaml_gives_the_same_configuration_back(tmp_path):
 
 
 def test_numbers_that_yaml_reads_as_text_are_numbers():
-    assert make_config({"data": "a", "output": "b", "learning_rate": "2e-4"}).learning_rate == 2e-4
+    config = make_config({"data": "a", "output": "b", "learning_rate": "2e-4", "rank": "16"})
+    assert (config.learning_rate, config.rank) == (2e-4, 16)
+    whole = make_config({"data": "a", "output": "b", "rank": 8.0}).rank
+    assert (whole, type(whole)) == (8, int)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from qlora_kit.runs import (
     begin_run,
     checkpoint,
     claim_folder,
+    hash_inputs,
     locked_folder,
     with_room,
 )
@@ -74,6 +75,18 @@ def test_a_run_that_may_not_go_on_is_left_as_it_was(run, tmp_path):
     with pytest.raises(KitError, match="cannot go on: base weights changed"):
         begin_run(folder, elsewhere, CPU, start, {"data": "1"})
     assert {path.name: path.read_text() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_data_that_may_not_be_read_are_one_clear_error(tmp_path, monkeypatch):
+    data = tmp_path / "a.jsonl"
+    data.touch()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("qlora_kit.runs.manifest.digest", refuse)
+    with pytest.raises(KitError, match=r"a\.jsonl cannot be read: Permission denied"):
+        hash_inputs(TrainConfig(data=str(data), output="run"))
 
 
 def test_a_first_adapter_may_lie_elsewhere_but_not_be_left_out(run):
