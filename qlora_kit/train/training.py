@@ -127,6 +127,7 @@ def fine_tune(config: TrainConfig, resume: bool = False, progress: bool = True) 
         del record["path"]  # the folder may move
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         with_room(folder, lambda: write_text(folder / "run.json", text))
+    del trainer  # with the model, which the next one should not stand beside
     release_memory()
     return run
 

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import math
 import shutil
@@ -393,3 +394,8 @@ def test_a_first_adapter_of_unknown_making_is_told(tiny, rows, tiny_run, tmp_pat
     config = settings(tiny, rows, tmp_path / "run", adapter=str(tmp_path / "first"))
     with pytest.warns(UserWarning, match=r"has no manifest\.json"):
         fine_tune(config, progress=False)
+
+
+def test_the_model_is_gone_when_its_training_is_over(tiny, rows, tmp_path):
+    fine_tune(settings(tiny, rows, tmp_path / "run"), progress=False)
+    assert not [thing for thing in gc.get_objects() if type(thing).__name__ == "KitTrainer"]
